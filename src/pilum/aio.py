@@ -1,0 +1,22 @@
+"""pilum for asyncio: the same calls, awaitable.
+
+Example:
+    >>> import asyncio, pyarrow as pa, pilum.aio
+    >>> async def main() -> int:
+    ...     ds = await pilum.aio.write_dataset(pa.table({"a": [1, 2, 3]}), "memory://doc-aio")
+    ...     return await ds.count_rows("a > 1")
+    >>> asyncio.run(main())
+    2
+
+What a read method returns is primed: its metadata I/O, and the errors of it, happened in the await.
+"""
+
+from __future__ import annotations
+
+from pilum.dataset.core import AsyncLanceDataset as LanceDataset
+from pilum.dataset.core import AsyncLanceFragment as LanceFragment
+from pilum.dataset.core import AsyncLanceScanner as LanceScanner
+from pilum.dataset.core import open_dataset as dataset
+from pilum.dataset.core import write_dataset
+
+__all__ = ["LanceDataset", "LanceFragment", "LanceScanner", "dataset", "write_dataset"]

@@ -1,0 +1,222 @@
+"""Writing rows into a table: data files first, then one commit.
+
+```
+input ─► batches ─► FileWriter (one file per max_rows_per_file rows) ─► fragments ─► commit(Append | Overwrite)
+```
+
+Nothing that a published manifest refers to is incomplete: every data file is closed (and synced) before the
+commit.  When writing or committing fails for certain, the new data files are removed and the old version
+stays what it was; a killed process leaves unreferenced files that cleanup finds later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+import pyarrow as pa
+
+from pilum.dataset.inputs import InputStream, cut_batches
+from pilum.errors import AlreadyExistsError, CommitConflictError, InvalidInputError, NotFoundError, UnsupportedError
+from pilum.file import FileWriter
+from pilum.io import Store
+from pilum.schema import Schema
+from pilum.table import (
+    Append,
+    DataFile,
+    Fragment,
+    Manifest,
+    Overwrite,
+    commit,
+    data_file_name,
+    latest_version,
+    load_manifest,
+)
+
+__all__ = ["WriteOptions", "write"]
+
+_RESERVED = frozenset({"_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"})
+_VERSIONS: Mapping[str, tuple[int, int]] = {"stable": (2, 2), "2.2": (2, 2), "2.1": (2, 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """Options of a write, as users of Lance know them (spec/api.md, section 3)."""
+
+    mode: str = "create"
+    max_rows_per_file: int = 1 << 20
+    max_bytes_per_file: int = 90 << 30
+    data_storage_version: str | None = None
+    properties: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("create", "append", "overwrite"):
+            raise InvalidInputError(f"mode must be create, append or overwrite, got {self.mode!r}")
+        for name in ("max_rows_per_file", "max_bytes_per_file"):
+            if getattr(self, name) < 1:
+                raise InvalidInputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        version = self.data_storage_version
+        if version is not None and version not in _VERSIONS:
+            known = ", ".join(_VERSIONS)
+            if version in ("next", "2.3", "2.0", "legacy", "0.1"):
+                raise UnsupportedError(f"data_storage_version {version!r} cannot be written; use one of {known}")
+            raise InvalidInputError(f"unknown data_storage_version {version!r}; use one of {known}")
+
+
+async def write(store: Store, data: InputStream, options: WriteOptions) -> Manifest:
+    """Write ``data`` as a new version and return its manifest.
+
+    Raises:
+        AlreadyExistsError: ``mode="create"`` and the dataset exists.
+        InvalidInputError: the rows do not fit the schema.
+        CommitConflictError: another writer's commit cannot be combined with this one.
+    """
+    current = await _current(store)
+    if current is not None and options.mode == "create":
+        raise AlreadyExistsError(f"dataset already exists: {store.uri}; use mode='append' or mode='overwrite'")
+    check_schema(data.schema)
+    appending = current is not None and options.mode == "append"
+    if appending:
+        assert current is not None
+        schema = _matching(current.schema, data.schema)
+        version = _append_version(current, options)
+    else:
+        schema = Schema.from_arrow(data.schema)
+        version = _VERSIONS[options.data_storage_version or "stable"]
+    fragments = await write_fragments(store, data.batches, schema, version, options)
+    operation = Append(tuple(fragments)) if appending else Overwrite(tuple(fragments), schema, version)
+    read_version = None if current is None else current.version
+    try:
+        return await commit(store, operation, read_version=read_version, properties=options.properties)
+    except (CommitConflictError, AlreadyExistsError, InvalidInputError):
+        # These say that the commit certainly did not happen; after any other error it may have.
+        await _remove(store, fragments)
+        raise
+
+
+async def write_fragments(
+    store: Store,
+    batches: Iterator[pa.RecordBatch],
+    schema: Schema,
+    version: tuple[int, int],
+    options: WriteOptions,
+) -> list[Fragment]:
+    """Write data files without committing; each becomes a fragment whose id the commit assigns."""
+    fragments: list[Fragment] = []
+    writer: FileWriter | None = None
+    rows = 0
+    try:
+        for batch in cut_batches(batches):
+            at = 0
+            while at < batch.num_rows:
+                if writer is None:
+                    writer = await FileWriter.create(
+                        store, "data/" + data_file_name(), schema, version=version
+                    )
+                    rows = 0
+                taken = min(batch.num_rows - at, options.max_rows_per_file - rows)
+                await writer.write(_conformed(batch.slice(at, taken), schema))
+                at += taken
+                rows += taken
+                if rows == options.max_rows_per_file or writer.position >= options.max_bytes_per_file:
+                    fragments.append(await _finish(writer))
+                    writer = None
+        if writer is not None:
+            fragments.append(await _finish(writer))
+            writer = None
+    except BaseException:
+        if writer is not None:
+            await writer.abort()
+        await _remove(store, fragments)
+        raise
+    return fragments
+
+
+async def _current(store: Store) -> Manifest | None:
+    try:
+        return await load_manifest(store, await latest_version(store))
+    except NotFoundError:
+        return None
+
+
+def _append_version(current: Manifest, options: WriteOptions) -> tuple[int, int]:
+    wanted = options.data_storage_version
+    if current.data_version not in _VERSIONS.values():
+        raise UnsupportedError(
+            f"cannot append to a dataset of file version {'.'.join(map(str, current.data_version))} yet"
+        )
+    if wanted is not None and _VERSIONS[wanted] != current.data_version:
+        raise InvalidInputError(
+            f"the dataset has file version {'.'.join(map(str, current.data_version))}, cannot append {wanted}"
+        )
+    return current.data_version
+
+
+def check_schema(schema: pa.Schema) -> None:
+    """Refuse names that a table cannot hold."""
+    names = schema.names
+    if len(set(names)) != len(names):
+        raise InvalidInputError(f"column {next(n for n in names if names.count(n) > 1)!r} appears twice")
+    for name in names:
+        if "." in name:
+            raise InvalidInputError(f"column name {name!r} must not contain a dot")
+        if name in _RESERVED:
+            raise InvalidInputError(f"column name {name!r} is reserved")
+
+
+def _matching(table: Schema, rows: pa.Schema) -> Schema:
+    """The part of the table's schema that the appended rows fill, matched by name."""
+    by_name = {field.name: field for field in table.fields}
+    for field in rows:
+        if field.name not in by_name:
+            raise InvalidInputError(
+                f"append: the dataset has no column {field.name!r} (columns: {', '.join(by_name)})"
+            )
+        expected = by_name[field.name].arrow_type
+        if not _same_type(field.type, expected):
+            raise InvalidInputError(f"append: column {field.name!r} is {field.type}, the dataset has {expected}")
+    for name, existing in by_name.items():
+        if name not in rows.names and not existing.nullable:
+            raise InvalidInputError(f"append: the required column {name!r} is missing")
+    if len(rows.names) == len(by_name):
+        return table
+    return table.project([name for name in by_name if name in rows.names])
+
+
+def _same_type(given: pa.DataType, expected: pa.DataType) -> bool:
+    if given.equals(expected):
+        return True
+    field = Schema.from_arrow(pa.schema([pa.field("x", given)])).fields[0]
+    return bool(field.arrow_type.equals(expected))
+
+
+def _conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
+    """Columns in schema order with the stored types; nulls in a required column are refused."""
+    arrays = []
+    for field in schema.fields:
+        column = batch.column(field.name)
+        if isinstance(column, pa.ExtensionArray) and not isinstance(field.arrow_type, pa.BaseExtensionType):
+            column = column.storage
+        if not column.type.equals(field.arrow_type):
+            column = column.cast(field.arrow_type)
+        if column.null_count and not field.nullable:
+            raise InvalidInputError(f"column {field.name!r} is not nullable but holds {column.null_count} nulls")
+        arrays.append(column)
+    if not arrays:
+        return batch
+    return pa.RecordBatch.from_arrays(arrays, schema=schema.to_arrow())
+
+
+async def _finish(writer: FileWriter) -> Fragment:
+    done = await writer.finish()
+    name = done.path.removeprefix("data/")
+    data_file = DataFile(name, tuple(done.fields), tuple(done.column_indices), done.version, done.size)
+    return Fragment(id=0, files=(data_file,), physical_rows=done.num_rows)
+
+
+async def _remove(store: Store, fragments: list[Fragment]) -> None:
+    for fragment in fragments:
+        for data_file in fragment.files:
+            with contextlib.suppress(Exception):
+                await store.delete("data/" + data_file.path)
+

@@ -1,0 +1,229 @@
+"""Brute-force nearest-neighbour search over the fragments of a table.
+
+```
+units ─► read the vector column ─► distances (kernel, no GIL) ─► best k of a group of units
+                                                                     │
+      remaining columns of the k best rows  ◄── best k of all  ◄─────┘
+```
+
+Small fragments are handled in groups: one hand-off between threads and one top-k per group, so that the
+Python per fragment stays at open, schedule, read (spec/read-path.md, section 11, gives the semantics: null
+vectors and NaN distances never match, ties go to the lower row id).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pilum.encoding.kernels.distance import distances, top_k
+from pilum.errors import InvalidInputError
+from pilum.io import current_runtime
+from pilum.query.fragment_reader import FragmentReader
+from pilum.query.projection import Projection, resolve, stored_columns
+from pilum.query.request import Nearest, ScanRequest
+from pilum.query.rows import address_base, surviving
+from pilum.query.scan import filter_mask, readahead, true_mask
+from pilum.query.snapshot import Snapshot
+from pilum.query.take import take_addresses
+from pilum.query.units import Unit, plan_units, unit_rows
+from pilum.schema import Field, Schema
+
+__all__ = ["Search", "plan_search", "search"]
+
+_GROUP_ROWS = 16_384
+_GROUP_UNITS = 32
+
+
+class _Best(NamedTuple):
+    """The best rows of a group: distances ascending, with their row addresses."""
+
+    distances: npt.NDArray[np.float32]
+    addresses: npt.NDArray[np.uint64]
+
+
+class Search(NamedTuple):
+    """A planned search."""
+
+    snapshot: Snapshot
+    request: ScanRequest
+    nearest: Nearest
+    query: npt.NDArray[Any]
+    field: Field
+    vector: Schema
+    projection: Projection
+    filter: Any
+    filter_schema: Schema
+
+
+def plan_search(snapshot: Snapshot, request: ScanRequest) -> Search:
+    """Check the query against the schema.  Pure.
+
+    Raises:
+        InvalidInputError: unknown column, wrong dimension or filter.
+        TypeError: the column does not hold vectors.
+    """
+    assert request.nearest is not None
+    nearest, schema = request.nearest, snapshot.manifest.schema
+    projection = resolve(
+        schema,
+        request.columns,
+        with_distance=True,
+        with_row_id=request.with_row_id,
+        with_row_address=request.with_row_address,
+    )
+    names = [field.name for field in schema.fields]
+    if nearest.column not in names:
+        raise InvalidInputError(f"nearest: no column named {nearest.column!r} (columns: {', '.join(names[:20])})")
+    field = schema.fields[names.index(nearest.column)]
+    arrow_type = field.arrow_type
+    if not pa.types.is_fixed_size_list(arrow_type) or not pa.types.is_floating(arrow_type.value_type):
+        raise TypeError(f"nearest: column {nearest.column!r} is {arrow_type}, not a fixed-size list of floats")
+    if len(nearest.query) != arrow_type.list_size:
+        raise InvalidInputError(
+            f"nearest: the query has {len(nearest.query)} dimensions, column {nearest.column!r} "
+            f"has {arrow_type.list_size}"
+        )
+    element = arrow_type.value_type.to_pandas_dtype()
+    query = np.ascontiguousarray(nearest.query, dtype=np.float64 if element == np.float64 else np.float32)
+    bound = None
+    if request.filter is not None:
+        from pilum.query.binding import parse_filter  # sqlglot takes 100 ms to import
+
+        bound = parse_filter(request.filter, schema)
+    return Search(
+        snapshot,
+        request,
+        nearest,
+        query,
+        field,
+        schema.project([field.name]),
+        projection,
+        bound,
+        schema.project([]) if bound is None else stored_columns(schema, bound.columns),
+    )
+
+
+async def search(plan: Search) -> pa.Table:
+    """Run a search; rows come by ascending distance, ties by row id."""
+    request, limit = plan.request, plan.nearest.k
+    best = await _best_rows(plan, limit)
+    stored_schema = plan.projection.read
+    keep: npt.NDArray[np.int64] | None = None
+    if plan.filter is not None and not request.prefilter and len(best.addresses):
+        rows = await take_addresses(plan.snapshot, best.addresses, plan.filter_schema)
+        keep = np.flatnonzero(true_mask(plan.filter.evaluate(_with_system(plan.filter, rows, best.addresses))))
+        best = _Best(best.distances[keep], best.addresses[keep])
+    if request.offset or request.limit is not None:
+        start = request.offset or 0
+        stop = None if request.limit is None else start + request.limit
+        best = _Best(best.distances[start:stop], best.addresses[start:stop])
+    stored = await take_addresses(plan.snapshot, best.addresses, stored_schema)
+    batch = plan.projection.build(stored, best.addresses, pa.array(best.distances, pa.float32()))
+    return pa.Table.from_batches([batch], schema=plan.projection.schema)
+
+
+def _with_system(bound: Any, rows: pa.RecordBatch, addresses: npt.NDArray[np.uint64]) -> pa.RecordBatch:
+    columns = {name: rows.column(name) for name in rows.schema.names}
+    for name in bound.columns:
+        if name in ("_rowid", "_rowaddr"):
+            columns[name] = pa.array(addresses)
+    return pa.RecordBatch.from_pydict(columns) if columns else rows
+
+
+async def _best_rows(plan: Search, k: int) -> _Best:
+    fragments = plan.snapshot.select(plan.request.fragment_ids)
+    rows = unit_rows(plan.vector.to_arrow(), 8192)
+    units = plan_units(fragments, rows)
+    groups = _grouped(units, 1 if plan.snapshot.suspends else _GROUP_UNITS)
+
+    async def best_of(group: Sequence[Unit]) -> _Best:
+        return await _best_of_group(plan, group, k)
+
+    stream = current_runtime().map_ordered(
+        best_of, groups, window=readahead(plan.snapshot, plan.request), suspends=plan.snapshot.suspends
+    )
+    async with aclosing(stream):
+        parts = [part async for part in stream]
+    if not parts:
+        return _Best(np.empty(0, np.float32), np.empty(0, np.uint64))
+    found = np.concatenate([part.distances for part in parts])
+    addresses = np.concatenate([part.addresses for part in parts])
+    order = np.lexsort((addresses, found))[:k]
+    return _Best(found[order], addresses[order])
+
+
+def _grouped(units: Sequence[Unit], most: int) -> list[list[Unit]]:
+    """Neighbouring small units in groups of up to ``most`` units and `_GROUP_ROWS` rows."""
+    groups: list[list[Unit]] = []
+    rows = _GROUP_ROWS
+    for unit in units:
+        size = unit.stop - unit.start
+        if rows + size > _GROUP_ROWS or len(groups[-1]) == most:
+            groups.append([])
+            rows = 0
+        groups[-1].append(unit)
+        rows += size
+    return groups
+
+
+async def _best_of_group(plan: Search, group: Sequence[Unit], k: int) -> _Best:
+    total = sum(unit.stop - unit.start for unit in group)
+    found = np.empty(total, dtype=np.float32)
+    at = 0
+    runtime = current_runtime() if plan.snapshot.suspends else None
+    for unit in group:
+        rows = unit.stop - unit.start
+        await _distances_of(plan, unit, found[at : at + rows], runtime)
+        at += rows
+    best = top_k(found, k, plan.nearest.lower, plan.nearest.upper)
+    return _Best(found[best], _addresses(group, best))
+
+
+def _addresses(group: Sequence[Unit], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Row addresses of positions within a group of units."""
+    starts = np.cumsum([0, *(unit.stop - unit.start for unit in group[:-1])])
+    bases = np.array([address_base(unit.fragment.id) + unit.start for unit in group], dtype=np.int64)
+    which = np.searchsorted(starts, rows, side="right") - 1
+    return (bases[which] + rows - starts[which]).astype(np.uint64)
+
+
+async def _distances_of(plan: Search, unit: Unit, out: npt.NDArray[np.float32], runtime: Any) -> None:
+    """Distances of one unit's rows into ``out``; NaN where a row cannot match."""
+    reader = await FragmentReader.open(plan.snapshot, unit.fragment, plan.vector)
+    batch = await reader.read(unit.start, unit.stop)
+    column = batch.column(0)
+    if runtime is None:
+        _fill(plan, column, out)
+    else:
+        await runtime.offload(_fill, plan, column, out)
+    if unit.fragment.deletion_file is not None:
+        alive = surviving(await plan.snapshot.deletions(unit.fragment), unit.start, unit.stop)
+        if alive is not None:
+            out[~alive] = np.nan
+    if plan.filter is not None and plan.request.prefilter:
+        filter_reader = await FragmentReader.open(plan.snapshot, unit.fragment, plan.filter_schema)
+        values = await filter_reader.read(unit.start, unit.stop)
+        out[~filter_mask(plan.filter, values, unit.fragment.id, unit.start)] = np.nan
+
+
+def _fill(plan: Search, column: pa.Array, out: npt.NDArray[np.float32]) -> None:
+    matrix = _matrix(column, plan.field)
+    distances(plan.query, matrix, plan.nearest.metric, out)
+    if column.null_count:
+        out[column.is_null().to_numpy(zero_copy_only=False)] = np.nan
+
+
+def _matrix(column: pa.Array, field: Field) -> npt.NDArray[Any]:
+    """The vectors as a (rows, dimension) view; null elements count as their stored value."""
+    dimension = field.arrow_type.list_size
+    dtype = np.dtype(field.arrow_type.value_type.to_pandas_dtype())
+    values = column.values
+    start = (values.offset + column.offset * dimension) * dtype.itemsize
+    flat = np.frombuffer(values.buffers()[1], dtype=np.uint8)
+    return flat[start : start + len(column) * dimension * dtype.itemsize].view(dtype).reshape(len(column), dimension)

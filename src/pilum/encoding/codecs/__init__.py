@@ -1,0 +1,6 @@
+"""The codecs of formats 2.1 and 2.2: one module per message of `CompressiveEncoding`.
+
+Each module describes its bytes once, on top, and holds decoder and encoder side by side as
+one object named ``CODEC`` (a subclass of `base.Codec`).  `pilum.encoding.registry` finds it
+by name; nothing else imports from here.
+"""

@@ -1,0 +1,281 @@
+"""General: LZ4 or ZSTD around another codec (`spec/compression.md`, section 4.11).
+
+    LZ4   u32 uncompressed size | one raw LZ4 block
+    ZSTD  u64 uncompressed size | one zstd frame          (bare frames without size exist)
+
+    M  buffer 0 of each chunk is compressed, chunk by chunk; other buffers stay
+    V  each value is compressed on its own
+    B  the serialisation of the inner codec as a whole
+
+The compressors are those of pyarrow.  Sizes are attacker-controlled: one is believed only if
+the bytes that are there could yield it, and a result of another size is an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pilum.encoding.blocks import Block, Bytes, FixedBlock, VariableBlock
+from pilum.encoding.codecs.base import (
+    CE,
+    BlocksEncoded,
+    ChunkSet,
+    Codec,
+    EncodeOptions,
+    Ints,
+    MiniBlockEncoded,
+    Values,
+)
+from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
+
+__all__ = ["CODEC", "compress", "decompress"]
+
+_LZ4, _ZSTD = 1, 2
+_MAGIC = b"\x28\xb5\x2f\xfd"
+_MAX_SIZE = 1 << 31  # of one buffer, as in the chunk header
+_MIN_BUFFER = 4096  # the reference's writer leaves smaller page-wide buffers alone
+_NESTED = 4
+
+
+class GeneralCodec(Codec):
+    name = "general"
+
+    def _parts(self, ce: CE) -> tuple[int, CE]:
+        message, depth = ce.general, 0
+        if not message.HasField("compression") or not message.HasField("values"):
+            raise CorruptFileError("codec general needs a compression and a child")
+        child = message.values
+        while child.WhichOneof("compression") == "general":
+            depth += 1
+            child = child.general.values
+            if depth > _NESTED:
+                raise CorruptFileError(f"codec general is nested more than {_NESTED} times")
+        scheme = int(message.compression.scheme)
+        if scheme == 0:
+            raise CorruptFileError("codec general without a compression scheme")
+        if scheme not in (_LZ4, _ZSTD):
+            raise UnsupportedError(f"compression scheme {scheme} is not supported")
+        return scheme, message.values
+
+    def num_buffers(self, ce: CE) -> int:
+        from pilum.encoding import registry
+
+        return registry.num_buffers(self._parts(ce)[1])
+
+    def decode_miniblock(self, ce: CE, buffers: list[ChunkSet], counts: Ints) -> Block:
+        from pilum.encoding import registry
+
+        scheme, child = self._parts(ce)
+        if not buffers:
+            raise CorruptFileError("codec general around a codec without buffers")
+        return registry.decode_miniblock(
+            child, [_decompress_chunks(scheme, buffers[0]), *buffers[1:]], counts
+        )
+
+    def decode_values(self, ce: CE, values: Values) -> Block:
+        from pilum.encoding import registry
+
+        scheme, child = self._parts(ce)
+        if not isinstance(values, VariableBlock):
+            raise CorruptFileError("codec general over fixed-width full-zip values")
+        starts = values.offsets[:-1].astype(np.int64)
+        chunks = ChunkSet(values.data, starts, values.offsets[1:] - starts)
+        plain = _decompress_chunks(scheme, chunks, align=1)
+        offsets = np.concatenate([plain.starts, [len(plain.data)]])
+        bits = values.offset_bits
+        if bits == 32 and len(plain.data) < _MAX_SIZE:
+            offsets = offsets.astype(np.int32)
+        return registry.decode_values(child, VariableBlock(bits, offsets, plain.data, values.count))
+
+    def decode_block(self, ce: CE, data: Bytes, count: int) -> Block:
+        from pilum.encoding import registry
+
+        scheme, child = self._parts(ce)
+        return registry.decode_block(child, decompress(scheme, data), count)
+
+    def decode_blocks(self, ce: CE, chunks: ChunkSet, counts: Ints) -> FixedBlock:
+        from pilum.encoding import registry
+
+        scheme, child = self._parts(ce)
+        return registry.decode_blocks(child, _decompress_chunks(scheme, chunks), counts)
+
+    def encode_miniblock(self, block: Block, options: EncodeOptions) -> MiniBlockEncoded:
+        from pilum.encoding import selection
+
+        inner = selection.plain_miniblock(block, options).encode_miniblock(block, options)
+        first = inner.buffers[0]
+        if len(first) < _MIN_BUFFER:
+            return inner
+        data, sizes = _compress_chunks(options, first, inner.sizes[0])
+        if len(data) >= len(first):
+            return inner
+        ce = _wrap(inner.ce, options)
+        return MiniBlockEncoded([data, *inner.buffers[1:]], [sizes, *inner.sizes[1:]], inner.counts, ce)
+
+    def encode_values(self, block: Block, options: EncodeOptions) -> tuple[Values, CE]:
+        from pilum.encoding import selection
+
+        # always zstd: the reference cannot read LZ4 per value when there are nulls
+        level = options.compression_level if options.compression == "zstd" else 0
+        options = EncodeOptions(options.version, "zstd", level)
+        values, ce = selection.plain_values(block, options).encode_values(block, options)
+        if not isinstance(values, VariableBlock):
+            raise InvalidInputError("codec general stores byte strings only in full-zip")
+        data, sizes = _compress_chunks(options, values.data, np.diff(values.offsets).astype(np.int64))
+        offsets: Any = np.concatenate([[0], np.cumsum(sizes)])
+        if values.offset_bits == 32:
+            if len(data) >= _MAX_SIZE:
+                raise InvalidInputError("a page of strings exceeds 2 GiB")
+            offsets = offsets.astype(np.int32)
+        return VariableBlock(values.offset_bits, offsets, data, values.count), _wrap(ce, options)
+
+    def encode_block(self, block: Block, options: EncodeOptions) -> tuple[Bytes, CE]:
+        from pilum.encoding import selection
+
+        data, ce = selection.plain_block(block, options).encode_block(block, options)
+        options = _block_options(options)
+        packed = np.frombuffer(compress(_scheme(options), data, options.compression_level), np.uint8)
+        return packed, _wrap(ce, options)
+
+    def encode_blocks(self, block: FixedBlock, counts: Ints, options: EncodeOptions) -> BlocksEncoded:
+        from pilum.encoding import selection
+
+        inner = selection.plain_block(block, options).encode_blocks(block, counts, options)
+        options = _block_options(options)
+        data, sizes = _compress_chunks(options, inner.data, inner.sizes)
+        return BlocksEncoded(data, sizes, _wrap(inner.ce, options))
+
+
+def decompress(scheme: int, data: Bytes) -> Bytes:
+    """One payload of `General`; an empty one is empty."""
+    if not len(data):
+        return data
+    if scheme == _LZ4:
+        return _decompress_lz4(data)
+    head = data[:8].tobytes()
+    if len(data) < 8 or (head[:4] == _MAGIC and not head[4] & 0x10):
+        return _decompress_zstd(data, None)
+    return _decompress_zstd(data[8:], int.from_bytes(head, "little"))
+
+
+def compress(scheme: int, data: Bytes, level: int | None = None) -> bytes:
+    """The payload of `General` for ``data``."""
+    if scheme == _LZ4:
+        body = pa.Codec("lz4_raw").compress(np.ascontiguousarray(data), asbytes=True)
+        return len(data).to_bytes(4, "little") + bytes(body)
+    codec = pa.Codec("zstd", level or 3)
+    return len(data).to_bytes(8, "little") + bytes(codec.compress(np.ascontiguousarray(data), asbytes=True))
+
+
+def _decompress_lz4(data: Bytes) -> Bytes:
+    if len(data) < 4:
+        raise CorruptFileError(f"LZ4 payload of {len(data)} bytes")
+    size = int.from_bytes(data[:4].tobytes(), "little")
+    body = data[4:]
+    if size > 255 * len(body) or size >= _MAX_SIZE:  # a byte of LZ4 yields 255 bytes at most
+        raise CorruptFileError(f"LZ4 payload of {len(body)} bytes claims {size} bytes")
+    if not size:  # an empty LZ4 block is one token without literals
+        if len(body) > 1:
+            raise CorruptFileError(f"LZ4 payload of {len(body)} bytes claims to be empty")
+        return data[:0]
+    codec = pa.Codec("lz4_raw")
+    try:
+        plain = codec.decompress(body, size)
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptFileError(f"LZ4 payload is corrupt: {error}") from None
+    try:
+        codec.decompress(body, size - 1)  # Arrow does not say how much it wrote; less room must fail
+    except (OSError, pa.ArrowException):
+        return np.frombuffer(plain, np.uint8)
+    raise CorruptFileError(f"LZ4 payload yields fewer than the {size} bytes that it claims")
+
+
+def _decompress_zstd(frame: Bytes, claimed: int | None) -> Bytes:
+    """A zstd frame of ``claimed`` bytes, or of the size in its own header."""
+    stated = _frame_size(frame)
+    size = stated if claimed is None else claimed
+    if claimed is not None and stated is not None and stated != claimed:
+        raise CorruptFileError(f"zstd payload claims {claimed} bytes, its frame {stated}")
+    # a block of 4 bytes yields 128 KiB at most
+    if size is not None and (size > (len(frame) // 4 + 1) << 17 or size >= _MAX_SIZE):
+        raise CorruptFileError(f"zstd payload of {len(frame)} bytes claims {size} bytes")
+    try:
+        if stated is not None:  # zstd itself verifies that the frame yields it
+            plain = pa.Codec("zstd").decompress(np.ascontiguousarray(frame), stated) if stated else b""
+        else:
+            most = (len(frame) // 4 + 1) << 17 if size is None else size
+            with pa.input_stream(pa.py_buffer(np.ascontiguousarray(frame)), compression="zstd") as stream:
+                plain = stream.read(min(most, _MAX_SIZE) + 1)
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptFileError(f"zstd payload is corrupt: {error}") from None
+    if size is not None and len(plain) != size:
+        raise CorruptFileError(f"zstd payload yields {len(plain)} bytes instead of {size}")
+    return np.frombuffer(plain, np.uint8)
+
+
+def _frame_size(frame: Bytes) -> int | None:
+    """The content size in a zstd frame header, if it has one."""
+    head = frame[:18].tobytes()
+    if head[:4] != _MAGIC or len(head) < 6:
+        raise CorruptFileError("zstd payload does not start with a frame")
+    descriptor = head[4]
+    single = descriptor >> 5 & 1
+    width = (single, 2, 4, 8)[descriptor >> 6]
+    if not width:
+        return None
+    at = 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3]
+    if len(head) < at + width:
+        raise CorruptFileError("zstd payload ends inside its frame header")
+    return int.from_bytes(head[at : at + width], "little") + (256 if width == 2 else 0)
+
+
+def _decompress_chunks(scheme: int, chunks: ChunkSet, align: int = 8) -> ChunkSet:
+    """Every chunk decompressed, back to back (each starts on a word boundary)."""
+    plain = [decompress(scheme, chunks.chunk(c)) for c in range(len(chunks))]
+    sizes = np.array([len(part) for part in plain], np.int64)
+    padded = (sizes + align - 1) // align * align
+    starts = np.cumsum(padded) - padded
+    if align > 1 and bool((padded != sizes).any()):
+        out = np.empty(int(padded.sum()), np.uint8)
+        for part, start in zip(plain, starts.tolist(), strict=True):
+            out[start : start + len(part)] = part
+    else:
+        out = np.concatenate([*plain, np.empty(0, np.uint8)])
+    return ChunkSet(out, starts, sizes)
+
+
+def _compress_chunks(options: EncodeOptions, data: Bytes, sizes: Ints) -> tuple[Bytes, Ints]:
+    scheme, level = _scheme(options), options.compression_level
+    ends = np.cumsum(sizes)
+    pieces = zip((ends - sizes).tolist(), ends.tolist(), strict=True)
+    packed = [compress(scheme, data[a:b], level) if b > a else b"" for a, b in pieces]
+    return np.frombuffer(b"".join(packed), np.uint8), np.array([len(p) for p in packed], np.int64)
+
+
+def _scheme(options: EncodeOptions) -> int:
+    schemes = {"lz4": _LZ4, "zstd": _ZSTD}
+    if options.compression not in schemes:
+        raise InvalidInputError(f"unknown compression {options.compression!r}; use zstd, lz4, fsst or none")
+    return schemes[options.compression]
+
+
+def _block_options(options: EncodeOptions) -> EncodeOptions:
+    """A large block is compressed with zstd even when nobody asked (section 6.3)."""
+    if options.compression in ("lz4", "zstd"):
+        return options
+    return EncodeOptions(options.version, "zstd", 0)
+
+
+def _wrap(ce: CE, options: EncodeOptions) -> CE:
+    from pilum.proto import encodings_pb2
+
+    scheme: Any = _scheme(options)
+    compression = encodings_pb2.BufferCompression(scheme=scheme, level=options.compression_level)
+    message = encodings_pb2.General(compression=compression, values=ce)
+    return encodings_pb2.CompressiveEncoding(general=message)
+
+
+CODEC = GeneralCodec()

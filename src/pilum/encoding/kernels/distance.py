@@ -1,0 +1,251 @@
+"""Distances of one query to many vectors, and the best k of them (`spec/index-vector.md`, section 1).
+
+    l2       sum (q - v)^2          squared, no root
+    cosine   1 - q.v / (|q| |v|)    NaN for a zero vector: never a result
+    dot      1 - q.v
+
+Vectors are rows of a contiguous matrix of f16, f32 or f64; results are f32.  f16 is widened to
+f32 and summed there, f32 is summed in f32, f64 in f64.  Rows are independent, so the kernels
+run on any slice in any thread; they release the GIL and use no thread pool (nor does NumPy:
+`einsum` here does not reach the BLAS, whose threads do not survive ``fork()`` in a busy
+process).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pilum.encoding.kernels import Kernel
+from pilum.errors import InvalidInputError
+
+__all__ = ["METRICS", "distances", "top_k"]
+
+Floats: TypeAlias = npt.NDArray[Any]
+Distances: TypeAlias = npt.NDArray[np.float32]
+
+METRICS = ("l2", "cosine", "dot")
+_BLOCK_BYTES = 256 << 10  # rows handled at once by the twin: temporaries stay in the cache
+
+
+def distances(query: Floats, matrix: Floats, metric: str = "l2", out: Distances | None = None) -> Distances:
+    """Distance of ``query`` to each row of ``matrix``.
+
+    Args:
+        query: ``dimension`` numbers; converted to the type of the sums (f32, or f64 for f64).
+        matrix: ``(rows, dimension)``, f16, f32 or f64.
+        metric: ``"l2"``, ``"cosine"`` or ``"dot"``.
+        out: ``rows`` float32 numbers to write to; allocated when None.
+
+    Returns:
+        ``rows`` float32 distances; NaN where there is none.
+    """
+    kernels = _KERNELS.get(matrix.dtype.char)
+    if kernels is None or metric not in METRICS:
+        raise InvalidInputError(f"no distance {metric!r} for vectors of {matrix.dtype}")
+    rows, dimension = matrix.shape
+    wide = np.float64 if matrix.dtype == np.float64 else np.float32
+    query = np.ascontiguousarray(query, wide)
+    if query.shape != (dimension,):
+        raise InvalidInputError(f"query of shape {query.shape} for vectors of dimension {dimension}")
+    if out is None:
+        out = np.empty(rows, np.float32)
+    compiled = kernels[METRICS.index(metric)].get(matrix.nbytes)
+    if compiled is None or not matrix.flags.c_contiguous or not out.flags.c_contiguous:
+        distances_numpy(query, matrix, metric, out)
+        return out
+    norm = wide(np.sqrt(np.einsum("i,i->", query, query)))
+    if matrix.dtype != np.float16:
+        compiled(query, norm, matrix.reshape(-1), out)
+        return out
+    widen = _WIDEN.get(matrix.nbytes)
+    step = max(1, _BLOCK_BYTES // max(1, 4 * dimension))
+    block = np.empty(step * dimension, np.float32)
+    for low in range(0, rows, step):  # widened in blocks that stay in the cache
+        part = matrix[low : low + step].reshape(-1)
+        if widen is None:
+            block[: len(part)] = part
+        else:
+            widen(part.view(np.uint16), block[: len(part)])
+        compiled(query, norm, block[: len(part)], out[low : low + step])
+    return out
+
+
+def distances_numpy(query: Floats, matrix: Floats, metric: str, out: Distances) -> None:
+    rows, dimension = matrix.shape
+    step = max(1, _BLOCK_BYTES // max(1, dimension * query.itemsize))
+    norm = np.sqrt(np.einsum("i,i->", query, query))
+    with np.errstate(all="ignore"):
+        for low in range(0, rows, step):
+            part = matrix[low : low + step].astype(query.dtype, copy=False)
+            target = out[low : low + step]
+            if metric == "l2":
+                delta = part - query
+                target[:] = np.einsum("ij,ij->i", delta, delta)
+            elif metric == "dot":
+                target[:] = 1 - np.einsum("ij,j->i", part, query)
+            else:
+                size = np.sqrt(np.einsum("ij,ij->i", part, part))
+                target[:] = 1 - np.einsum("ij,j->i", part, query) / (norm * size)
+
+
+def l2_numba(query: Floats, norm: Any, matrix: Floats, out: Distances) -> None:
+    dimension = query.size
+    for row in range(out.size):
+        vector = matrix[row * dimension : (row + 1) * dimension]
+        total = norm * 0
+        for i in range(dimension):
+            delta = vector[i] - query[i]
+            total += delta * delta
+        out[row] = total
+
+
+def dot_numba(query: Floats, norm: Any, matrix: Floats, out: Distances) -> None:
+    dimension = query.size
+    for row in range(out.size):
+        vector = matrix[row * dimension : (row + 1) * dimension]
+        total = norm * 0
+        for i in range(dimension):
+            total += vector[i] * query[i]
+        out[row] = 1 - total
+
+
+def cosine_numba(query: Floats, norm: Any, matrix: Floats, out: Distances) -> None:
+    dimension = query.size
+    for row in range(out.size):
+        vector = matrix[row * dimension : (row + 1) * dimension]
+        total = norm * 0
+        size = norm * 0
+        for i in range(dimension):
+            total += vector[i] * query[i]
+            size += vector[i] * vector[i]
+        out[row] = 1 - total / (norm * np.sqrt(size))
+
+
+def widen_numba(halves: npt.NDArray[np.uint16], out: Distances) -> None:
+    scale = np.float32(2.0**112)  # moves the exponent bias from 15 to 127, subnormals included
+    limit = np.float32(65536.0)  # where that puts infinity; NaNs lie above
+    for i in range(halves.size):
+        half = np.uint32(halves[i])
+        value = np.uint32((half & np.uint32(0x7FFF)) << np.uint32(13)).view(np.float32) * scale
+        if value >= limit:
+            value = np.float32(np.inf) if value == limit else np.float32(np.nan)
+        out[i] = -value if half & np.uint32(0x8000) else value
+
+
+def top_k(
+    distances: Distances, k: int, lower: float | None = None, upper: float | None = None
+) -> npt.NDArray[np.int64]:
+    """Rows of the ``k`` smallest distances, ascending; ties go to the lower row.
+
+    Args:
+        distances: float32, NaN = not a candidate.
+        k: how many at most.
+        lower, upper: keep only ``lower <= distance < upper``.
+    """
+    if k <= 0:
+        return np.empty(0, np.int64)
+    kernel = _TOP_K.get(distances.nbytes) if k <= 1024 and distances.flags.c_contiguous else None
+    if kernel is None:
+        return top_k_numpy(distances, k, lower, upper)
+    rows = np.empty(k, np.int64)
+    best = np.empty(k, np.float32)
+    # a bound is compared in f32, as the distances are; without one every number passes
+    low = np.float32(-np.inf if lower is None else lower)
+    high = np.float32(np.inf if upper is None else upper)
+    found = int(kernel(distances, low, high, int(upper is None), best, rows))
+    order = np.lexsort((rows[:found], best[:found]))
+    return rows[:found][order]
+
+
+def top_k_numpy(
+    distances: Distances, k: int, lower: float | None = None, upper: float | None = None
+) -> npt.NDArray[np.int64]:
+    keep = ~np.isnan(distances)
+    if lower is not None:
+        keep &= distances >= np.float32(lower)
+    if upper is not None:
+        keep &= distances < np.float32(upper)
+    rows = np.flatnonzero(keep)
+    values = distances[rows]
+    if len(rows) > k:
+        worst = np.partition(values, k - 1)[k - 1]
+        near = np.flatnonzero(values <= worst)
+        rows, values = rows[near], values[near]
+    return rows[np.argsort(values, kind="stable")[:k]].astype(np.int64, copy=False)
+
+
+def top_k_numba(
+    distances: Distances, low: Any, high: Any, open_end: int, best: Distances, rows: npt.NDArray[np.int64]
+) -> int:
+    # a binary heap with the worst candidate on top; rows come in ascending order, so a later
+    # row never replaces an equal one and the order (distance, row) decides inside the heap
+    k = rows.size
+    found = 0
+    worst = high
+    for row in range(distances.size):
+        value = distances[row]
+        if found == k:
+            if not value < worst:
+                continue
+            if value < low:
+                continue
+            at = 0
+            while True:
+                child = 2 * at + 1
+                if child >= k:
+                    break
+                if child + 1 < k and (
+                    best[child + 1] > best[child]
+                    or (best[child + 1] == best[child] and rows[child + 1] > rows[child])
+                ):
+                    child += 1
+                # the new row has the largest number: on equal distance it is the worse one
+                if best[child] > value:
+                    best[at] = best[child]
+                    rows[at] = rows[child]
+                    at = child
+                else:
+                    break
+            best[at] = value
+            rows[at] = row
+            worst = best[0]
+        else:
+            if not (value < high or (open_end == 1 and value <= high)) or value < low:
+                continue
+            at = found
+            found += 1
+            while at > 0:
+                parent = (at - 1) // 2
+                if best[parent] <= value:
+                    best[at] = best[parent]
+                    rows[at] = rows[parent]
+                    at = parent
+                else:
+                    break
+            best[at] = value
+            rows[at] = row
+            if found == k:
+                worst = best[0]
+    return found
+
+
+# sums may be reordered (that is what vectorises them); NaN and infinity keep their meaning
+_REORDER = {"reassoc", "contract", "nsz", "arcp"}
+
+
+def _kernels_of(element: str) -> tuple[Kernel, Kernel, Kernel]:
+    signature = f"void(r.{element}, ={element}, r.{element}, f4)"
+    return (
+        Kernel(l2_numba, signature, fastmath=_REORDER),
+        Kernel(cosine_numba, signature, fastmath=_REORDER),
+        Kernel(dot_numba, signature, fastmath=_REORDER),
+    )
+
+
+_SINGLE = _kernels_of("f4")
+_KERNELS = {"f": _SINGLE, "e": _SINGLE, "d": _kernels_of("f8")}
+_WIDEN = Kernel(widen_numba, "void(r.u2, f4)")
+_TOP_K = Kernel(top_k_numba, "i8(r.f4, =f4, =f4, =i8, f4, i8)")

@@ -1,0 +1,242 @@
+"""The expression tree of filters and computed columns: plain values, no parsing, no evaluation, no I/O.
+
+An expression lives twice.  The parser (and the reader of `pyarrow.compute.Expression`) produces *names*:
+`Column`, `Literal`, `Call`, `Cast`.  Binding to a schema produces *typed* nodes: `FieldRef`, `Constant`,
+`Junction`, `Apply`; these know their Arrow type and the kernel that computes them (spec api.md, section 10).
+
+Operators and functions share one node, `Call`; operators are spelled as in canonical SQL ("=", "and",
+"is null", "not in"), so that `to_sql` needs no second table and no function name collides with one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+__all__ = [
+    "Apply",
+    "Bound",
+    "Call",
+    "Cast",
+    "Column",
+    "Constant",
+    "Expression",
+    "FieldRef",
+    "Junction",
+    "Literal",
+    "columns",
+    "conjuncts",
+    "field_refs",
+    "to_sql",
+    "walk",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column, or a field below it, by name.
+
+    Attributes:
+        path: the column's name and the struct fields below it.
+        quoted: the name was written in back quotes; it must match exactly.
+    """
+
+    path: tuple[str, ...]
+    quoted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A value as written.
+
+    Attributes:
+        value: a Python value that `pa.scalar` accepts; None is the null literal.
+        type: its type; None for the natural type of a literal in text, which may still be coerced.
+    """
+
+    value: Any
+    type: pa.DataType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operator or a function with its operands."""
+
+    name: str
+    args: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """A conversion; with ``optional`` (TRY_CAST) values that cannot be converted become null."""
+
+    operand: Expression
+    type: pa.DataType
+    optional: bool = False
+
+
+Expression: TypeAlias = Column | Literal | Call | Cast
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRef:
+    """A bound column or struct field.  ``type`` is what evaluation returns: dictionaries are decoded."""
+
+    path: tuple[str, ...]
+    type: pa.DataType
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A bound value.  ``literal``: written as a plain literal, so the coercion rules of 10.3 apply to it."""
+
+    scalar: pa.Scalar
+    literal: bool = False
+
+    @property
+    def type(self) -> pa.DataType:
+        return self.scalar.type
+
+    @property
+    def value(self) -> Any:
+        return self.scalar.as_py()
+
+
+@dataclass(frozen=True, slots=True)
+class Junction:
+    """AND (``conjunction``) or OR of two or more conditions; nested ones of the same kind are flattened."""
+
+    conjunction: bool
+    args: tuple[Bound, ...]
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.bool_()
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """A bound operator, function or cast.
+
+    Attributes:
+        name: for messages.
+        args: the operands.
+        type: the Arrow type of the result.
+        kernel: maps the evaluated operands (arrays or scalars, at least one an array) to an array.
+        volatile: the kernel is called with the number of rows and its value must not be folded or cached.
+    """
+
+    name: str
+    args: tuple[Bound, ...]
+    type: pa.DataType
+    kernel: Callable[..., Any]
+    volatile: bool = False
+
+
+Bound: TypeAlias = FieldRef | Constant | Junction | Apply
+
+
+def walk(expression: Expression) -> Iterator[Expression]:
+    """The expression and everything below it, parents first."""
+    yield expression
+    if isinstance(expression, Call):
+        for argument in expression.args:
+            yield from walk(argument)
+    elif isinstance(expression, Cast):
+        yield from walk(expression.operand)
+
+
+def columns(expression: Expression) -> set[str]:
+    """Dotted paths of the columns that ``expression`` names (as written)."""
+    return {".".join(node.path) for node in walk(expression) if isinstance(node, Column)}
+
+
+def field_refs(bound: Bound) -> Iterator[FieldRef]:
+    """Every bound column below ``bound``, in order of appearance, repetitions included."""
+    if isinstance(bound, FieldRef):
+        yield bound
+    elif isinstance(bound, (Junction, Apply)):
+        for argument in bound.args:
+            yield from field_refs(argument)
+
+
+def conjuncts(bound: Bound) -> tuple[Bound, ...]:
+    """The conditions that must all hold: the parts a planner can treat separately."""
+    if isinstance(bound, Junction) and bound.conjunction:
+        return bound.args
+    return (bound,)
+
+
+_SUFFIX = frozenset(
+    {"is null", "is not null", "is true", "is not true", "is false", "is not false"}
+)
+_WORDS = frozenset({"and", "or", "like", "not like", "ilike", "not ilike"})
+_SYMBOLS = frozenset({"=", "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "||", "<<", ">>"})
+_DISTINCT = frozenset({"is distinct from", "is not distinct from"})
+INFIX = _WORDS | _SYMBOLS | _DISTINCT
+
+
+def to_sql(expression: Expression) -> str:
+    """Canonical SQL text of an expression, fully parenthesised; parsing it gives the same tree."""
+    if isinstance(expression, Column):
+        return ".".join(_name(part) for part in expression.path)
+    if isinstance(expression, Literal):
+        return _literal(expression.value, expression.type)
+    if isinstance(expression, Cast):
+        word = "try_cast" if expression.optional else "cast"
+        return f"{word}({to_sql(expression.operand)} as {expression.type})"
+    name, args = expression.name, [_operand(argument) for argument in expression.args]
+    if name in _SUFFIX:
+        return f"{args[0]} {name.upper()}"
+    if name in INFIX:
+        return f" {name.upper()} ".join(args)
+    if name in ("in", "not in"):
+        items = ", ".join(to_sql(argument) for argument in expression.args[1:])
+        return f"{args[0]} {name.upper()} ({items})"
+    if name == "not":
+        return f"NOT {args[0]}"
+    if name == "negative":
+        return f"-{args[0]}"
+    if name == "element":
+        return f"{args[0]}[{to_sql(expression.args[1])}]"
+    return f"{name}({', '.join(to_sql(argument) for argument in expression.args)})"
+
+
+def _operand(expression: Expression) -> str:
+    text = to_sql(expression)
+    return f"({text})" if isinstance(expression, Call) and _is_operator(expression.name) else text
+
+
+def _is_operator(name: str) -> bool:
+    return name in _SUFFIX or name in INFIX or name in ("in", "not in", "not", "negative")
+
+
+def _name(part: str) -> str:
+    return part if part.isidentifier() else f"`{part}`"
+
+
+def _literal(value: Any, type_: pa.DataType | None) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, bytes):
+        return f"X'{value.hex()}'"
+    if isinstance(value, datetime.datetime):
+        return f"timestamp '{value}'"
+    if isinstance(value, datetime.date):
+        return f"date '{value}'"
+    if isinstance(value, decimal.Decimal) and type_ is not None:
+        return f"decimal({type_.precision}, {type_.scale}) '{value}'"
+    if isinstance(value, datetime.timedelta):
+        return f"interval '{value}'"
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return "1e999" if value > 0 else "-1e999"
+    return str(value)

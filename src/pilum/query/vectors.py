@@ -1,0 +1,80 @@
+"""Small tools for kernels that Arrow does not have: broadcasting, and Python functions per distinct value.
+
+Kernels receive arrays and scalars (constants); at least one is an array.  A function that only exists in Python
+runs once per distinct value of a column, not once per row: filters mostly meet few distinct values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["as_array", "broadcast", "mask_to_array", "per_distinct", "validity"]
+
+
+def as_array(value: Any, length: int) -> Any:
+    """A scalar repeated ``length`` times; arrays are returned as they are."""
+    return pa.repeat(value, length) if isinstance(value, pa.Scalar) else value
+
+
+def broadcast(*values: Any) -> list[Any]:
+    """All operands as arrays of the length of the first array among them (1 when there is none)."""
+    length = next((len(value) for value in values if not isinstance(value, pa.Scalar)), 1)
+    return [as_array(value, length) for value in values]
+
+
+def validity(array: Any) -> npt.NDArray[np.bool_]:
+    """True where the array is not null."""
+    if array.null_count == 0:
+        return np.ones(len(array), dtype=np.bool_)
+    mask: npt.NDArray[np.bool_] = array.is_valid().to_numpy(zero_copy_only=False)
+    return mask
+
+
+def mask_to_array(values: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> Any:
+    """A boolean array that is null where ``valid`` is False."""
+    return pa.array(values, mask=~valid)
+
+
+def per_distinct(
+    function: Callable[..., Any], type_: pa.DataType, *values: Any, null_in: bool = False
+) -> Any:
+    """Apply a Python function to every distinct combination of its operands.
+
+    A null operand gives null without a call, unless ``null_in``: then the function sees None.
+    """
+    arrays = [value for value in values if not isinstance(value, pa.Scalar)]
+    if not arrays:
+        return per_distinct(function, type_, *broadcast(*values), null_in=null_in)
+
+    def call(operands: tuple[Any, ...]) -> Any:
+        return None if not null_in and any(operand is None for operand in operands) else function(*operands)
+
+    constants = [value.as_py() if isinstance(value, pa.Scalar) else None for value in values]
+    if len(arrays) == 1 and not pa.types.is_nested(arrays[0].type):
+        position = next(index for index, value in enumerate(values) if not isinstance(value, pa.Scalar))
+        encoded = pc.dictionary_encode(arrays[0], null_encoding="encode")
+        results = []
+        for item in encoded.dictionary.to_pylist():
+            constants[position] = item
+            results.append(call(tuple(constants)))
+        return pc.take(pa.array(results, type_), encoded.indices)
+    rows = [
+        [constant] * len(arrays[0]) if isinstance(value, pa.Scalar) else value.to_pylist()
+        for value, constant in zip(values, constants, strict=True)
+    ]
+    memory: dict[Any, Any] = {}
+    results = []
+    for operands in zip(*rows, strict=True):
+        try:
+            if operands not in memory:
+                memory[operands] = call(operands)
+            results.append(memory[operands])
+        except TypeError:  # lists and structs are not hashable
+            results.append(call(operands))
+    return pa.array(results, type_)

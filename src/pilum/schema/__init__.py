@@ -1,0 +1,25 @@
+"""Arrow ↔ Lance fields and logical types.
+
+`Schema` and `Field` are frozen values: the tree of columns with ids and logical type strings, and
+conversions from and to Arrow and protobuf.  `logical_type_of` and `arrow_type_of` translate one
+type; `column_indices` numbers the columns of a file;
+`with_extensions` turns storage types back into Arrow extension types.  Nothing here reads or writes.
+"""
+
+from pilum.schema.columns import column_fields, column_indices
+from pilum.schema.extensions import with_extensions
+from pilum.schema.field import Field, Schema, check_names, parse_file_descriptor, split_path
+from pilum.schema.logical import arrow_type_of, logical_type_of
+
+__all__ = [
+    "Field",
+    "Schema",
+    "arrow_type_of",
+    "check_names",
+    "column_fields",
+    "column_indices",
+    "logical_type_of",
+    "parse_file_descriptor",
+    "split_path",
+    "with_extensions",
+]

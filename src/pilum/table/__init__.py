@@ -1,0 +1,60 @@
+"""The table: versions, manifests, transactions and commits.
+
+A table is a folder in which every version is one immutable manifest.  This room reads and writes manifests
+(`manifest_file`, `codec`), finds versions (`versions`), turns one version into the next (`operations`,
+`build`), decides which concurrent changes can stand together (`conflicts`, `rebase`) and publishes the result
+(`commit`).  It also keeps the deletion vectors.  What is inside a data file is not its business.
+"""
+
+from pilum.table.commit import commit
+from pilum.table.deletions import read_deletions, write_deletions
+from pilum.table.model import (
+    BasePath,
+    DataFile,
+    DeletionFile,
+    Fragment,
+    IndexMetadata,
+    Manifest,
+    WriterVersion,
+)
+from pilum.table.naming import NamingScheme, data_file_name
+from pilum.table.operations import Append, Delete, Opaque, Operation, Overwrite, Restore
+from pilum.table.transaction import Transaction
+from pilum.table.versions import (
+    VersionFile,
+    find_versions,
+    latest_version,
+    list_versions,
+    load_manifest,
+    load_version,
+    read_transaction,
+)
+
+__all__ = [
+    "Append",
+    "BasePath",
+    "DataFile",
+    "Delete",
+    "DeletionFile",
+    "Fragment",
+    "IndexMetadata",
+    "Manifest",
+    "NamingScheme",
+    "Opaque",
+    "Operation",
+    "Overwrite",
+    "Restore",
+    "Transaction",
+    "VersionFile",
+    "WriterVersion",
+    "commit",
+    "data_file_name",
+    "find_versions",
+    "latest_version",
+    "list_versions",
+    "load_manifest",
+    "load_version",
+    "read_deletions",
+    "read_transaction",
+    "write_deletions",
+]

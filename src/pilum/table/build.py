@@ -1,0 +1,110 @@
+"""Building the manifest of version N+1 from version N and a transaction (spec/table.md, section 8).
+
+What every operation has in common: the new version number and time, our name as the writer, fragments in
+order of their ids, no file without a live column, flags computed anew, and a fragment id counter that never goes
+back.  Pure.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import cache
+
+from pilum.errors import CorruptFileError, InvalidInputError
+from pilum.schema import Schema
+from pilum.table.flags import TRANSACTION_FILES_DISABLED, compute_flags
+from pilum.table.fragment_codec import check_fragments
+from pilum.table.model import TOMBSTONE, Fragment, Manifest, WriterVersion
+from pilum.table.operations import Overwrite
+from pilum.table.transaction import Transaction
+
+__all__ = ["build_manifest", "writer_version"]
+
+
+@cache
+def writer_version() -> WriterVersion:
+    """How pilum signs the versions it writes."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        number = version("pilum")
+    except PackageNotFoundError:  # run from a source tree
+        number = getattr(sys.modules.get("pilum"), "__version__", "0.0.0")
+    return WriterVersion("pilum", number)
+
+
+def build_manifest(latest: Manifest | None, transaction: Transaction, timestamp_ns: int) -> Manifest:
+    """The manifest that a transaction leads to.
+
+    Args:
+        latest: newest version; None to create the table.
+        transaction: already rebased onto ``latest``.
+        timestamp_ns: time of the commit, nanoseconds since the epoch.
+
+    Raises:
+        InvalidInputError: the operation does not fit the table, or would make an invalid version.
+    """
+    operation = transaction.operation
+    if latest is None:
+        if not isinstance(operation, Overwrite):
+            raise InvalidInputError(
+                f"a table is created by an overwrite, not by {type(operation).__name__.lower()}"
+            )
+        latest = Manifest(version=0, schema=Schema((), {}))
+    result = operation.apply(replace(latest, version=latest.version + 1))
+    fragments = _in_order(_without_dead_files(result.fragments))
+    reader_flags, writer_flags = compute_flags(
+        previous=result.writer_flags,
+        deletion_files=any(fragment.deletion_file is not None for fragment in fragments),
+        config=bool(result.config),
+        base_paths=bool(result.base_paths),
+    )
+    highest = result.max_fragment_id
+    if fragments and (highest is None or fragments[-1].id > highest):
+        highest = fragments[-1].id
+    where = f"version {result.version}"
+    try:
+        check_fragments(fragments, result.data_version, reader_flags, writer_flags, where)
+    except CorruptFileError as error:
+        raise InvalidInputError(f"the commit would make an invalid table: {error}") from None
+    for fragment in fragments:
+        if not fragment.encoded and not fragment.files:
+            raise InvalidInputError(
+                f"the commit would make an invalid table: fragment {fragment.id} has no files"
+            )
+    disabled = writer_flags & TRANSACTION_FILES_DISABLED
+    return replace(
+        result,
+        fragments=fragments,
+        timestamp_ns=timestamp_ns,
+        max_fragment_id=highest,
+        reader_flags=reader_flags,
+        writer_flags=writer_flags,
+        transaction_file="" if disabled else transaction.file_name,
+        writer_version=writer_version(),
+    )
+
+
+def _in_order(fragments: tuple[Fragment, ...]) -> tuple[Fragment, ...]:
+    # Nearly always sorted already; sorted() then only compares.
+    return tuple(sorted(fragments, key=lambda one: one.id))
+
+
+def _without_dead_files(fragments: tuple[Fragment, ...]) -> tuple[Fragment, ...]:
+    """Drop data files whose every column was superseded."""
+    dead = {
+        fields
+        for fields in {file.fields for fragment in fragments for file in fragment.files}
+        if fields and all(one == TOMBSTONE for one in fields)
+    }
+    if not dead:
+        return fragments
+    return tuple(
+        [
+            replace(fragment, files=tuple([file for file in fragment.files if file.fields not in dead]))
+            if any(file.fields in dead for file in fragment.files)
+            else fragment
+            for fragment in fragments
+        ]
+    )

@@ -1,0 +1,138 @@
+"""Finding and reading versions (spec/table.md, sections 4.2 and 5.1).
+
+The newest version is found by one listing of ``_versions/``; a version is read by one request for its whole
+manifest file.  The version hint is never read: it is not authoritative, and a listing of a local folder is as
+cheap.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pilum.errors import CorruptFileError, NotFoundError
+from pilum.io import Store
+from pilum.table.manifest_file import ManifestFile, parse_manifest_file
+from pilum.table.model import Manifest
+from pilum.table.naming import (
+    DETACHED_BIT,
+    TRANSACTIONS,
+    VERSIONS,
+    NamingScheme,
+    VersionListing,
+    manifest_path,
+    read_listing,
+)
+from pilum.table.transaction import Transaction, decode_transaction
+
+__all__ = [
+    "VersionFile",
+    "find_versions",
+    "latest_version",
+    "list_versions",
+    "load_manifest",
+    "load_version",
+    "read_transaction",
+]
+
+
+class VersionFile(NamedTuple):
+    """A version with the transaction that made it.
+
+    Attributes:
+        manifest: the decoded manifest.
+        transaction: encoded inline transaction, None when it is only in its own file.
+        path: key of the manifest.
+    """
+
+    manifest: Manifest
+    transaction: bytes | None
+    path: str
+
+
+async def find_versions(store: Store) -> VersionListing:
+    """All versions of a table and the naming scheme it uses; reads no manifest.
+
+    Raises:
+        CorruptFileError: both naming schemes lie side by side.
+    """
+    found = await store.list(VERSIONS)
+    return read_listing((one.path.rpartition("/")[2] for one in found), store.uri)
+
+
+async def list_versions(store: Store) -> list[int]:
+    """Version numbers, ascending; detached versions are not among them.  Empty when there is no table."""
+    return (await find_versions(store)).versions
+
+
+async def latest_version(store: Store) -> int:
+    """The newest version number; one listing.
+
+    Raises:
+        NotFoundError: there is no table.
+    """
+    versions = (await find_versions(store)).versions
+    if not versions:
+        raise NotFoundError(f"no dataset at {store.uri}: it has no versions")
+    return versions[-1]
+
+
+async def load_manifest(store: Store, version: int) -> Manifest:
+    """Read the manifest of a version.
+
+    Raises:
+        NotFoundError: the table has no such version.
+        CorruptFileError: the file contradicts the format; the message names it.
+        UnsupportedError: the version needs features that pilum does not have.
+    """
+    return (await load_version(store, version)).manifest
+
+
+async def load_version(store: Store, version: int, scheme: NamingScheme | None = None) -> VersionFile:
+    """Read a version together with its inline transaction.
+
+    Args:
+        store: the table's store.
+        version: number; with bit 63 set a detached version.
+        scheme: naming scheme when it is known, else V2 and then V1 is tried.
+
+    Raises:
+        NotFoundError, CorruptFileError, UnsupportedError: see `load_manifest`.
+    """
+    if not 0 < version < 1 << 64:
+        raise NotFoundError(f"{store.uri} has no version {version}: versions start at 1")
+    schemes = [NamingScheme.V2, NamingScheme.V1] if scheme is None else [scheme]
+    if version & DETACHED_BIT:
+        schemes = schemes[:1]
+    for candidate in schemes:
+        path = manifest_path(version, candidate)
+        try:
+            data = await store.get_all(path, who="manifest")
+        except NotFoundError:
+            continue
+        where = f"{store.uri}/{path}"
+        parsed: ManifestFile = parse_manifest_file(bytes(data), where)
+        if parsed.manifest.version != version:
+            raise CorruptFileError(
+                f"{where} is named version {version} but holds version {parsed.manifest.version}"
+            )
+        return VersionFile(parsed.manifest, parsed.transaction, path)
+    raise NotFoundError(f"{store.uri} has no version {version}")
+
+
+async def read_transaction(store: Store, version: VersionFile) -> Transaction | None:
+    """The transaction that made a version; None when it was not recorded or its file is gone.
+
+    Raises:
+        CorruptFileError: it cannot be decoded.
+    """
+    if version.transaction is not None:
+        return decode_transaction(version.transaction, f"{store.uri}/{version.path}")
+    name = version.manifest.transaction_file
+    if not name or "/" in name:
+        return None
+    path = f"{TRANSACTIONS}/{name}"
+    try:
+        data = await store.get_all(path, who="transaction")
+    except NotFoundError:
+        return None
+    return decode_transaction(bytes(data), f"{store.uri}/{path}")

@@ -88,7 +88,9 @@ def common_type(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
 def _common_number(left: pa.DataType, right: pa.DataType) -> pa.DataType:
     if types.is_decimal(left) and types.is_decimal(right):
         scale = max(left.scale, right.scale)
-        return pa.decimal128(min(38, max(left.precision - left.scale, right.precision - right.scale) + scale), scale)
+        return pa.decimal128(
+            min(38, max(left.precision - left.scale, right.precision - right.scale) + scale), scale
+        )
     if types.is_decimal(left) or types.is_decimal(right):
         exact, other = (left, right) if types.is_decimal(left) else (right, left)
         if types.is_floating(other):
@@ -152,7 +154,8 @@ def fit_literal(constant: Constant, target: pa.DataType, column: str) -> Constan
         hint = _hint(constant, target)
         shown = constant.value if not isinstance(constant.value, list) else "the list"
         raise InvalidInputError(
-            f"{shown!r} cannot be compared with column {column!r} of type {target}" + (f": {hint}" if hint else "")
+            f"{shown!r} cannot be compared with column {column!r} of type {target}"
+            + (f": {hint}" if hint else "")
         )
     return Constant(fitted, literal=True)
 

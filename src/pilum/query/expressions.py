@@ -172,9 +172,7 @@ def conjuncts(bound: Bound) -> tuple[Bound, ...]:
     return (bound,)
 
 
-_SUFFIX = frozenset(
-    {"is null", "is not null", "is true", "is not true", "is false", "is not false"}
-)
+_SUFFIX = frozenset({"is null", "is not null", "is true", "is not true", "is false", "is not false"})
 _WORDS = frozenset({"and", "or", "like", "not like", "ilike", "not ilike"})
 _SYMBOLS = frozenset({"=", "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "||", "<<", ">>"})
 _DISTINCT = frozenset({"is distinct from", "is not distinct from"})

@@ -17,7 +17,17 @@ import pyarrow.compute as pc
 
 from pilum.query.vectors import broadcast, mask_to_array, validity
 
-__all__ = ["Lists", "element", "has", "has_all", "has_any", "length", "lists_equal", "position", "reduce_extreme"]
+__all__ = [
+    "Lists",
+    "element",
+    "has",
+    "has_all",
+    "has_any",
+    "length",
+    "lists_equal",
+    "position",
+    "reduce_extreme",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +81,9 @@ def lists_equal(left: Any, right: Any) -> Any:
     result = left.lengths == right.lengths
     rows = np.flatnonzero(result & (left.lengths > 0))
     if len(rows):
-        pick = [Lists(s.starts[rows], s.lengths[rows], s.values, s.valid[rows]).flatten() for s in (left, right)]
+        pick = [
+            Lists(s.starts[rows], s.lengths[rows], s.values, s.valid[rows]).flatten() for s in (left, right)
+        ]
         differs = ~_same(pick[0][1], pick[1][1])
         result[rows[np.unique(pick[0][0][differs])]] = False
     return mask_to_array(result, left.valid & right.valid)
@@ -90,7 +102,12 @@ def element(lists: Any, index: Any) -> Any:
     valid = parts.valid & validity(index)
     at = pc.fill_null(index, 0).to_numpy(zero_copy_only=False).astype(np.int64)
     at = np.where(at < 0, parts.lengths + at, at - 1)
-    inside = valid & (at >= 0) & (at < parts.lengths) & (pc.fill_null(index, 0).to_numpy(zero_copy_only=False) != 0)
+    inside = (
+        valid
+        & (at >= 0)
+        & (at < parts.lengths)
+        & (pc.fill_null(index, 0).to_numpy(zero_copy_only=False) != 0)
+    )
     return parts.values.take(pa.array(parts.starts + at, mask=~inside))
 
 
@@ -153,4 +170,8 @@ def reduce_extreme(lists: Any, *, largest: bool) -> Any:
         order = order[::-1]
     best = np.full(len(parts.starts), -1, dtype=np.int64)
     best[rows[order]] = order  # the last assignment wins
-    return values.take(pa.array(np.maximum(best, 0), mask=best < 0)) if len(values) else pa.nulls(len(best), values.type)
+    return (
+        values.take(pa.array(np.maximum(best, 0), mask=best < 0))
+        if len(values)
+        else pa.nulls(len(best), values.type)
+    )

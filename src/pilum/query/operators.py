@@ -76,11 +76,13 @@ def unify(what: str, left: Bound, right: Bound) -> tuple[Bound, Bound]:
     target = common_type(left.type, right.type)
     if target is None or types.is_struct(target) or types.is_map(target):
         raise InvalidInputError(f"{left.type} and {right.type} cannot be compared ({what})")
-    if any(isinstance(side, Constant) and side.literal and is_string(side.type) for side in (left, right)) and is_number(
-        target
-    ):
+    if any(
+        isinstance(side, Constant) and side.literal and is_string(side.type) for side in (left, right)
+    ) and is_number(target):
         if isinstance(left, Constant) and isinstance(right, Constant):
-            raise InvalidInputError(f"a string and a number cannot be compared: {left.value!r} {what} {right.value!r}")
+            raise InvalidInputError(
+                f"a string and a number cannot be compared: {left.value!r} {what} {right.value!r}"
+            )
     if types.is_float16(target):
         target = pa.float32()  # Arrow has no comparison of half floats
     return cast(left, target), cast(right, target)
@@ -88,7 +90,9 @@ def unify(what: str, left: Bound, right: Bound) -> tuple[Bound, Bound]:
 
 def _lossless(constant: Constant, target: pa.DataType) -> bool:
     """Converting the literal to the column's type cannot change the outcome (1.1 to float32 would)."""
-    return not (types.is_floating(constant.type) and types.is_floating(target)) and not types.is_float16(target)
+    return not (types.is_floating(constant.type) and types.is_floating(target)) and not types.is_float16(
+        target
+    )
 
 
 def comparison_kernel(operator: str, type_: pa.DataType, right: Bound) -> Kernel:
@@ -196,7 +200,9 @@ def negate(operand: Bound) -> Bound:
 
 def is_null(operand: Bound, *, negated: bool) -> Bound:
     """IS [NOT] NULL; NaN is a value."""
-    return Apply("is not null" if negated else "is null", (operand,), pa.bool_(), _IS_VALID if negated else _IS_NULL)
+    return Apply(
+        "is not null" if negated else "is null", (operand,), pa.bool_(), _IS_VALID if negated else _IS_NULL
+    )
 
 
 def is_truth(operand: Bound, truth: bool, *, negated: bool) -> Bound:
@@ -372,7 +378,9 @@ def arithmetic(operator: str, left: Bound, right: Bound) -> Bound:
     if operator == "-" and types.is_temporal(left.type) and left.type == right.type:
         return _apply("-", left, right, _SUBTRACT)
     if not all(is_number(side.type) or types.is_null(side.type) for side in (left, right)):
-        raise InvalidInputError(f"{left.type} {operator} {right.type} is not defined; operands must be numbers")
+        raise InvalidInputError(
+            f"{left.type} {operator} {right.type} is not defined; operands must be numbers"
+        )
     if types.is_null(left.type) and types.is_null(right.type):
         return Constant(pa.scalar(None, pa.int64()))
     if types.is_decimal(left.type) or types.is_decimal(right.type):
@@ -389,7 +397,12 @@ def arithmetic(operator: str, left: Bound, right: Bound) -> Bound:
         return _apply(operator, left, right, _kernel(_NAMES[operator]))
     for one, other in ((left, right), (right, left)):
         # A literal that fits uint64 keeps `_rowid + 1` an integer instead of a decimal.
-        if isinstance(one, Constant) and other.type == pa.uint64() and types.is_integer(one.type) and (one.value or 0) >= 0:
+        if (
+            isinstance(one, Constant)
+            and other.type == pa.uint64()
+            and types.is_integer(one.type)
+            and (one.value or 0) >= 0
+        ):
             fitted = Constant(pa.scalar(one.value, pa.uint64()))
             left, right = (fitted, right) if one is left else (left, fitted)
     target = common_type(left.type, right.type)
@@ -409,7 +422,9 @@ def _narrow_decimal(side: Bound) -> Bound:
     """An integer as decimal; a literal only as wide as it is, so that results keep a usable precision."""
     if isinstance(side, Constant) and side.value is not None:
         digits = max(1, len(str(abs(side.value))))
-        return Constant(pa.scalar(side.value, pa.int64()).cast(pa.decimal128(20, 0)).cast(pa.decimal128(digits, 0)))
+        return Constant(
+            pa.scalar(side.value, pa.int64()).cast(pa.decimal128(20, 0)).cast(pa.decimal128(digits, 0))
+        )
     return cast(side, decimal_of(side.type))
 
 
@@ -470,7 +485,10 @@ def shift(operator: str, left: Bound, right: Bound) -> Bound:
     if target is None or types.is_decimal(target):
         target = pa.int64()
     return _apply(
-        operator, cast(left, target), cast(right, target), _kernel("shift_left" if operator == "<<" else "shift_right")
+        operator,
+        cast(left, target),
+        cast(right, target),
+        _kernel("shift_left" if operator == "<<" else "shift_right"),
     )
 
 

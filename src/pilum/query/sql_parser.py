@@ -36,7 +36,17 @@ _FOREIGN_TYPES = frozenset(
     {"INT8", "INT4", "INT2", "INT1", "INT16", "INT32", "INT64", "INT128", "INT256", "UINT", "LONG", "REAL"}
     | {"NUMERIC", "TEXT", "VARCHAR", "BYTEA", "BYTEINT", "LONGTEXT", "MEDIUMTEXT", "TINYTEXT"}
 )
-_KEPT_FUNCTION_PARSERS = ("CAST", "TRY_CAST", "EXTRACT", "SUBSTRING", "TRIM", "POSITION", "OVERLAY", "CEIL", "FLOOR")
+_KEPT_FUNCTION_PARSERS = (
+    "CAST",
+    "TRY_CAST",
+    "EXTRACT",
+    "SUBSTRING",
+    "TRIM",
+    "POSITION",
+    "OVERLAY",
+    "CEIL",
+    "FLOOR",
+)
 
 
 class _LanceTokenizer(Tokenizer):
@@ -125,7 +135,9 @@ def _pairs(tokens: list[Token]) -> list[tuple[Token, Token | None]]:
     return list(zip(tokens, following, strict=True))
 
 
-_STATEMENTS = frozenset({TokenType.SELECT, TokenType.WITH, TokenType.FROM, TokenType.WHERE, TokenType.GROUP_BY})
+_STATEMENTS = frozenset(
+    {TokenType.SELECT, TokenType.WITH, TokenType.FROM, TokenType.WHERE, TokenType.GROUP_BY}
+)
 _OPENERS = frozenset({TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.LTE, TokenType.GT, TokenType.GTE})
 
 
@@ -133,8 +145,12 @@ def _as_name(token: Token, following: Token | None) -> Token:
     """A reserved word in front of a comparison is a column: `select = 1`."""
     if token.token_type in _STATEMENTS and following is not None and following.token_type in _OPENERS:
         return Token(
-            token_type=TokenType.VAR, text=token.text, line=token.line, col=token.col,
-            start=token.start, end=token.end,
+            token_type=TokenType.VAR,
+            text=token.text,
+            line=token.line,
+            col=token.col,
+            start=token.start,
+            end=token.end,
         )
     return token
 
@@ -195,7 +211,9 @@ def _negated(call: Call) -> Expression:
         low, high = call.args
         assert isinstance(low, Call) and isinstance(high, Call)
         return Call("or", (Call("<", low.args), Call(">", high.args)))
-    return Call(call.name.replace("is ", "is not ") if call.name.startswith("is ") else f"not {call.name}", call.args)
+    return Call(
+        call.name.replace("is ", "is not ") if call.name.startswith("is ") else f"not {call.name}", call.args
+    )
 
 
 def _like(name: str) -> Callable[[Any], Expression]:
@@ -214,7 +232,11 @@ def _escape(node: Any) -> Expression:
 
 def _in(node: Any) -> Expression:
     items = node.args.get("expressions")
-    if node.args.get("query") is not None or node.args.get("unnest") is not None or node.args.get("field") is not None:
+    if (
+        node.args.get("query") is not None
+        or node.args.get("unnest") is not None
+        or node.args.get("field") is not None
+    ):
         raise UnsupportedError("IN with a subquery")
     if not items:
         raise InvalidInputError("IN needs at least one value")
@@ -223,7 +245,13 @@ def _in(node: Any) -> Expression:
 
 def _between(node: Any) -> Expression:
     value = _translate(node.this)
-    return Call("and", (Call(">=", (value, _translate(node.args["low"]))), Call("<=", (value, _translate(node.args["high"])))))
+    return Call(
+        "and",
+        (
+            Call(">=", (value, _translate(node.args["low"]))),
+            Call("<=", (value, _translate(node.args["high"]))),
+        ),
+    )
 
 
 def _is(node: Any) -> Expression:
@@ -302,7 +330,9 @@ def _bracket(node: Any) -> Expression:
 def _array(node: Any) -> Expression:
     items = tuple(_translate(item) for item in node.expressions)
     if any(isinstance(item, Column) for item in items):
-        raise InvalidInputError(f"{node.sql()} is neither a column nor a list of literals; quote names with back quotes")
+        raise InvalidInputError(
+            f"{node.sql()} is neither a column nor a list of literals; quote names with back quotes"
+        )
     return Call("make_array", items)
 
 
@@ -359,7 +389,9 @@ _INTERVALS = {
 def _interval(node: Any) -> Expression:
     unit = str(node.args["unit"].this).upper().rstrip("S") if node.args.get("unit") is not None else "SECOND"
     if unit not in _INTERVALS or node.this is None:
-        raise UnsupportedError(f"interval {node.sql()}: only weeks, days, hours, minutes, seconds and parts of these")
+        raise UnsupportedError(
+            f"interval {node.sql()}: only weeks, days, hours, minutes, seconds and parts of these"
+        )
     try:
         return Literal(float(node.this.this) * _INTERVALS[unit], pa.duration("ns"))
     except ValueError:

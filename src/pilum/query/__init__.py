@@ -1,0 +1,8 @@
+"""Queries: what to read, which rows, in which form.
+
+A filter or a computed column (`pilum.query.binding`) is parsed once, bound to a schema and evaluated batch by batch
+with whole-array kernels.  A `ScanRequest` is planned against a `Snapshot` of a table into a `Scan` (filtered read),
+a `Search` (nearest neighbours) or a take of rows by position; running one yields record batches, and `explain` and
+`analyze` show the plan as text.  Nothing is imported here: the modules are the doors, and the expression parser
+(sqlglot, 100 ms) must stay out of ``import pilum``.
+"""

@@ -100,17 +100,21 @@ async def open_scan(scan: Scan) -> AsyncIterator[pa.RecordBatch]:
             first.append(unit.fragment)
     schema = _union(scan)
 
-    async def prime(fragment: Fragment) -> None:
+    async def prime(fragment: Fragment) -> FragmentReader:
         reader = await FragmentReader.open(scan.snapshot, fragment, schema)
         await reader.initialise()
+        return reader
 
+    primed: dict[int, FragmentReader] = {}
     if schema.fields and len(first) > 0:
         runtime = current_runtime()
         stream = runtime.map_ordered(prime, first, window=scan.window, suspends=scan.snapshot.suspends, chunk=4)
         async with aclosing(stream):
-            async for _ in stream:
-                pass
-    return _batches(scan, units)
+            async for reader in stream:
+                # A file that was fetched whole is kept until its rows are read.
+                if reader.bodies():
+                    primed[reader.fragment.id] = reader
+    return _batches(scan, units, primed)
 
 
 async def scan_table(scan: Scan) -> pa.Table:
@@ -182,7 +186,9 @@ async def _plan_limited(scan: Scan, rows: int) -> list[Unit]:
     return units
 
 
-async def _batches(scan: Scan, units: Sequence[Unit]) -> AsyncIterator[pa.RecordBatch]:
+async def _batches(
+    scan: Scan, units: Sequence[Unit], primed: dict[int, FragmentReader] | None = None
+) -> AsyncIterator[pa.RecordBatch]:
     """Output batches in order, at most ``batch_size`` rows each; limit and offset applied after a filter."""
     request = scan.request
     filtered = scan.filter is not None
@@ -192,7 +198,7 @@ async def _batches(scan: Scan, units: Sequence[Unit]) -> AsyncIterator[pa.Record
         return
 
     async def read(unit: Unit) -> pa.RecordBatch | None:
-        return await read_unit(scan, unit)
+        return await read_unit(scan, unit, primed.pop(unit.fragment.id, None) if primed else None)
 
     # With a limit after a filter every unit read ahead may be wasted: stay close to the consumer.
     window = scan.window if left is None else min(scan.window, 4)
@@ -222,16 +228,16 @@ async def _batches(scan: Scan, units: Sequence[Unit]) -> AsyncIterator[pa.Record
                 return
 
 
-async def read_unit(scan: Scan, unit: Unit) -> pa.RecordBatch | None:
+async def read_unit(scan: Scan, unit: Unit, primed: FragmentReader | None = None) -> pa.RecordBatch | None:
     """Read, filter and project one unit; None when no row survives."""
     snapshot, fragment = scan.snapshot, unit.fragment
     deleted = await snapshot.deletions(fragment)
     alive = surviving(deleted, unit.start, unit.stop)
     if scan.filter is None:
-        reader = await FragmentReader.open(snapshot, fragment, scan.late)
+        reader = await FragmentReader.open(snapshot, fragment, scan.late, beside=primed)
         batch = await reader.read(unit.start, unit.stop)
         return _project(scan, unit, batch, None if alive is None else np.flatnonzero(alive))
-    reader = await FragmentReader.open(snapshot, fragment, scan.early)
+    reader = await FragmentReader.open(snapshot, fragment, scan.early, beside=primed)
     batch = await reader.read(unit.start, unit.stop)
     keep = filter_mask(scan.filter, batch, fragment.id, unit.start)
     if alive is not None:
@@ -242,7 +248,7 @@ async def read_unit(scan: Scan, unit: Unit) -> pa.RecordBatch | None:
     whole = len(chosen) == unit.stop - unit.start
     if not scan.late.fields:
         return _project(scan, unit, batch, None if whole else chosen)
-    late_reader = await FragmentReader.open(snapshot, fragment, scan.late)
+    late_reader = await FragmentReader.open(snapshot, fragment, scan.late, len(chosen), beside=reader)
     if len(chosen) <= _TAKE_FRACTION * (unit.stop - unit.start):
         late = await late_reader.take(chosen + unit.start)
         batch = _side_by_side(scan, batch.take(pa.array(chosen)), late)

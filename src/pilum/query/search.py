@@ -207,7 +207,7 @@ async def _distances_of(plan: Search, unit: Unit, out: npt.NDArray[np.float32], 
         if alive is not None:
             out[~alive] = np.nan
     if plan.filter is not None and plan.request.prefilter:
-        filter_reader = await FragmentReader.open(plan.snapshot, unit.fragment, plan.filter_schema)
+        filter_reader = await FragmentReader.open(plan.snapshot, unit.fragment, plan.filter_schema, beside=reader)
         values = await filter_reader.read(unit.start, unit.stop)
         out[~filter_mask(plan.filter, values, unit.fragment.id, unit.start)] = np.nan
 

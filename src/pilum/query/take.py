@@ -83,7 +83,7 @@ async def take_addresses(snapshot: Snapshot, addresses: npt.NDArray[np.uint64], 
     groups = _group(snapshot, distinct)
 
     async def read(group: _Group) -> pa.RecordBatch:
-        reader = await FragmentReader.open(snapshot, group.fragment, schema)
+        reader = await FragmentReader.open(snapshot, group.fragment, schema, len(group.offsets))
         return await reader.take(group.offsets)
 
     stream: AsyncIterator[pa.RecordBatch] = current_runtime().map_ordered(

@@ -7,14 +7,15 @@ fragment becomes several, so that both cores work on it and memory stays bounded
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pyarrow as pa
 
+from pilum.schema import bytes_per_row
 from pilum.table import Fragment
 
-__all__ = ["Unit", "bytes_per_row", "plan_units", "unit_rows"]
+__all__ = ["Unit", "plan_units", "unit_rows"]
 
 # Decoded bytes per unit: two cores with a window of 16 units stay far below the 256 MiB process budget.
 _UNIT_BYTES = 8 << 20
@@ -26,26 +27,6 @@ class Unit(NamedTuple):
     fragment: Fragment
     start: int
     stop: int
-
-
-def bytes_per_row(schema: pa.Schema) -> float:
-    """Estimated decoded bytes per row; variable-width values count as 64 (spec/read-path.md, 5.3)."""
-    return sum(_width(field.type) for field in schema) or 1.0
-
-
-def _width(arrow_type: pa.DataType) -> float:
-    if pa.types.is_fixed_size_list(arrow_type):
-        return arrow_type.list_size * _width(arrow_type.value_type)
-    if pa.types.is_struct(arrow_type):
-        return sum(_width(arrow_type.field(i).type) for i in range(arrow_type.num_fields))
-    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
-        return 5 * _width(arrow_type.value_type)
-    if pa.types.is_map(arrow_type):
-        return 5 * (_width(arrow_type.key_type) + _width(arrow_type.item_type))
-    try:
-        return arrow_type.bit_width / 8
-    except ValueError:
-        return 64.0
 
 
 def unit_rows(schema: pa.Schema, batch_size: int) -> int:
@@ -66,8 +47,3 @@ def plan_units(fragments: Iterable[Fragment], rows_per_unit: int) -> list[Unit]:
         for start in range(0, rows, rows_per_unit):
             units.append(Unit(fragment, start, min(start + rows_per_unit, rows)))
     return units
-
-
-def live_counts(fragments: Sequence[Fragment]) -> list[int]:
-    """Live rows of each fragment, from the manifest alone."""
-    return [fragment.num_rows for fragment in fragments]

@@ -10,11 +10,13 @@ from pilum.schema.columns import column_fields, column_indices
 from pilum.schema.extensions import with_extensions
 from pilum.schema.field import Field, Schema, check_names, parse_file_descriptor, split_path
 from pilum.schema.logical import arrow_type_of, logical_type_of
+from pilum.schema.width import bytes_per_row
 
 __all__ = [
     "Field",
     "Schema",
     "arrow_type_of",
+    "bytes_per_row",
     "check_names",
     "column_fields",
     "column_indices",

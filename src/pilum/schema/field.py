@@ -36,6 +36,7 @@ from pilum.schema.logical import (
     leaf_type_of,
     logical_type_of,
 )
+from pilum.schema.width import bytes_per_row
 
 if TYPE_CHECKING:
     from pilum.proto import file_pb2
@@ -50,6 +51,7 @@ _PRIMARY_KEY = "lance-schema:unenforced-primary-key"
 _PRIMARY_KEY_POSITION = "lance-schema:unenforced-primary-key:position"
 _CLUSTERING_KEY_POSITION = "lance-schema:unenforced-clustering-key:position"
 _NO_METADATA: dict[str, str] = {}
+_MAX_PROJECTIONS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,14 @@ class Schema:
             self._derived["leaves"] = leaves
         return leaves
 
+    @property
+    def row_bytes(self) -> float:
+        """Estimated decoded bytes per row, see `bytes_per_row`; computed once."""
+        size: float | None = self._derived.get("row_bytes")
+        if size is None:
+            size = self._derived["row_bytes"] = bytes_per_row(self.to_arrow())
+        return size
+
     def field(self, path: str) -> Field:
         """The field at ``path``: a top-level name, or names joined by dots.
 
@@ -299,8 +309,19 @@ class Schema:
         Raises:
             InvalidInputError: a path that does not exist.
         """
-        if tuple(paths) == tuple(f.name for f in self.fields):
+        key = tuple(paths)
+        if key == tuple(f.name for f in self.fields):
             return self
+        # The same projection is the same object, so that readers may keep what they derived from it.
+        known: dict[tuple[str, ...], Schema] = self._derived.setdefault("projections", {})
+        found = known.get(key)
+        if found is None:
+            if len(known) >= _MAX_PROJECTIONS:
+                known.clear()
+            found = known[key] = self._project(key)
+        return found
+
+    def _project(self, paths: tuple[str, ...]) -> Schema:
         tops = self._by_name()
         wanted: dict[str, set[int]] = {}
         for path in paths:

@@ -1,0 +1,482 @@
+"""Reading one data file: open, initialise, schedule, decode (docs/architecture.md, "The one idea").
+
+```
+open            tail of the file              ─► FileMetadata     cached by (store, path)
+initialise      metadata of the wanted pages  ─► Column           cached by (store, path, column)
+schedule        rows ─► byte ranges of all columns and pages, merged into few requests      (pure)
+decode          bytes ─► blocks ─► one Arrow record batch                                   (pure)
+```
+
+Every public coroutine does the first two in its await, so that callers overlap them across files, and what goes
+wrong with them is raised there, naming file, column and page.  `read_batch` is the whole path for one batch;
+the streams of `pilum.file.stream` are made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pilum.encoding import Decoded, PageRead, Range, Rows, assemble
+from pilum.errors import CorruptFileError, InvalidInputError, PilumError, UnsupportedError
+from pilum.file.metadata import Column, FileMetadata, load_metadata, relocated
+from pilum.file.rows import Selection, check_rows
+from pilum.io import Bytes, Store, current_runtime
+from pilum.schema import Field, Schema, column_indices
+
+if TYPE_CHECKING:
+    from pilum.file.cache import Cache
+    from pilum.file.stream import ReadTask
+
+__all__ = ["FileReader"]
+
+# Decoding more bytes than this leaves the event loop for the pool.
+_OFFLOAD_BYTES = 256 << 10
+# What damaged bytes can make NumPy, Arrow or protobuf raise in spite of all checks; all mean the same.
+_DAMAGE = (ValueError, IndexError, KeyError, OverflowError, ArithmeticError, MemoryError, TypeError, pa.ArrowException)
+_MAX_PROJECTIONS = 8
+
+
+class _Projection(NamedTuple):
+    """A schema resolved against the columns of one file."""
+
+    schema: Schema
+    arrow: Any
+    columns: tuple[Column, ...]  # one per leaf, in the order of Schema.leaves()
+    scales: tuple[int, ...]  # items per row of each leaf
+    spans: tuple[int, ...]  # first leaf of each top-level field, then the number of leaves
+
+
+class ReadPlan(NamedTuple):
+    """A scheduled read: what to fetch and who decodes it."""
+
+    projection: _Projection
+    slots: list[_Slot]
+    ranges: list[Range]
+    num_rows: int
+
+
+class _Slot(NamedTuple):
+    """One scheduled page: which leaf it belongs to and where its buffers are in the flat list."""
+
+    leaf: int
+    page: int
+    read: PageRead
+    first: int
+    last: int
+
+
+class FileReader:
+    """One opened data file of format 2.1 or 2.2.
+
+    Attributes:
+        path: the file's key in its store.
+        metadata: what the tail said.
+    """
+
+    __slots__ = ("_body", "_cache", "_indices", "_key", "_schema", "metadata", "path", "store")
+
+    def __init__(
+        self, store: Store, path: str, metadata: FileMetadata, schema: Schema | None,
+        indices: dict[int, int] | None, cache: Cache | None, body: Bytes | None,
+    ) -> None:  # fmt: skip
+        self.store = store
+        self.path = path
+        self.metadata = metadata
+        self._schema = schema
+        self._indices = indices
+        self._cache = cache
+        self._body = body
+
+    # -- opening ----------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(
+        cls,
+        store: Store,
+        path: str,
+        *,
+        size: int | None = None,
+        schema: Schema | None = None,
+        fields: Sequence[int] | None = None,
+        column_indices: Sequence[int] | None = None,
+        cache: Cache | None = None,
+        whole: bool = False,
+        body: Bytes | None = None,
+    ) -> FileReader:
+        """Open a file; the metadata I/O happens in this await.
+
+        Args:
+            store: where the file lies.
+            path: its key.
+            size: its length in bytes, if known.
+            schema: what is read by default; the file's own schema if None.
+            fields, column_indices: field ids and the columns that hold them, as the manifest lists them; if
+                None the file's schema says.
+            cache: of the session; nothing is kept if None.
+            whole: fetch the whole file in one request unless its metadata is cached, because most of it will be read.
+            body: the bytes of the whole file, when another reader has them.
+
+        Raises:
+            CorruptFileError: the file contradicts the format.
+            UnsupportedError: a file version that is not read.
+            NotFoundError: there is no such file.
+        """
+        key = (store.uri, path)
+        metadata: FileMetadata | None = cache.get(key) if cache is not None else None
+        if metadata is None:
+            if whole and size and body is None:
+                body = await store.get(path, 0, size, who="file")
+            wanted = None if schema is None else len(schema.leaves())
+            metadata = await load_metadata(store, path, size, wanted, body)
+            if cache is not None:
+                cache.put(key, metadata, metadata.nbytes)
+        indices = None
+        if fields is not None and column_indices is not None:
+            indices = dict(zip(fields, column_indices, strict=True))
+        reader = cls(store, path, metadata, schema, indices, cache, body)
+        if reader._known_projection(None) is None:
+            await reader._projection(None)
+        return reader
+
+    @property
+    def body(self) -> Bytes | None:
+        """The bytes of the whole file, if they were fetched when it was opened."""
+        return self._body
+
+    def with_body(self, body: Bytes | None) -> FileReader:
+        """A reader of the same file that serves data from ``body``, or from the store if None."""
+        if self._body is body:
+            return self
+        return FileReader(self.store, self.path, self.metadata, self._schema, self._indices, self._cache, body)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in the file."""
+        return self.metadata.num_rows
+
+    @property
+    def schema(self) -> Schema:
+        """What is read when no projection is given."""
+        return self._schema or self.metadata.schema
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Format version of the file."""
+        return self.metadata.footer.version
+
+    def __repr__(self) -> str:
+        return f"<FileReader {self.path}, {self.num_rows} rows, format {self.version[0]}.{self.version[1]}>"
+
+    async def initialise(
+        self, projection: Schema | Sequence[str] | None = None, rows: Sequence[Rows] | None = None
+    ) -> _Projection:
+        """Load the page metadata of the projected columns (of the pages that hold ``rows``; all by default)."""
+        resolved = self._known_projection(projection) or await self._projection(self._schema_of(projection))
+        for part in (range(self.num_rows),) if rows is None else rows:
+            await self._initialise(resolved, part)
+        return resolved
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    async def read_batch(
+        self, rows: Rows | Sequence[int] | None = None, projection: Schema | Sequence[str] | None = None
+    ) -> pa.RecordBatch:
+        """Rows of the projected columns as one record batch.
+
+        Args:
+            rows: a range, strictly increasing indices, or None for all rows.
+            projection: a schema (a part of the file's) or column names; all columns by default.
+
+        Raises:
+            InvalidInputError: rows out of range, unknown column.
+            CorruptFileError: the bytes contradict the format.
+        """
+        wanted = range(0, self.num_rows) if rows is None else check_rows(rows, self.num_rows)
+        resolved = self._known_projection(projection) or await self._projection(self._schema_of(projection))
+        if not len(wanted):
+            return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in resolved.arrow], schema=resolved.arrow)
+        await self._initialise(resolved, wanted)
+        return await self.execute(self.schedule(resolved, wanted))
+
+    async def execute(self, plan: ReadPlan) -> pa.RecordBatch:
+        """Fetch the bytes of a scheduled read and decode them."""
+        while True:
+            buffers = await self._fetch(plan.ranges)
+            if sum(map(len, buffers)) > _OFFLOAD_BYTES:
+                result = await current_runtime().offload(self._decode, plan, buffers)
+            else:
+                result = self._decode(plan, buffers)
+            if not isinstance(result, ReadPlan):
+                return result
+            plan = result  # positions had to be looked up first
+
+    async def read_tasks(
+        self, selection: Selection = None, batch_size: int = 8192, projection: Schema | Sequence[str] | None = None
+    ) -> AsyncIterator[ReadTask]:
+        """A primed stream of `ReadTask`: a row count and an awaitable that gives the batch.  See `stream`."""
+        from pilum.file import stream
+
+        return await stream.read_tasks(self, selection, batch_size, projection)
+
+    async def read_stream(
+        self, selection: Selection = None, batch_size: int = 8192, batch_readahead: int | None = None
+    ) -> AsyncIterator[pa.RecordBatch]:
+        """A primed stream of batches of all columns, in row order.  See `stream`."""
+        return await self.read_stream_projected(selection, batch_size, batch_readahead)
+
+    async def read_stream_projected(
+        self,
+        selection: Selection = None,
+        batch_size: int = 8192,
+        batch_readahead: int | None = None,
+        projection: Schema | Sequence[str] | None = None,
+    ) -> AsyncIterator[pa.RecordBatch]:
+        """A primed stream of batches of some columns, in row order.  See `stream`."""
+        from pilum.file import stream
+
+        return await stream.read_stream(self, selection, batch_size, batch_readahead, projection)
+
+    async def read_range(
+        self, start: int, stop: int, batch_size: int = 8192, projection: Schema | Sequence[str] | None = None
+    ) -> AsyncIterator[pa.RecordBatch]:
+        """A primed stream of the rows ``[start, stop)``."""
+        return await self.read_stream_projected(range(start, stop), batch_size, None, projection)
+
+    async def read_ranges(
+        self, ranges: Sequence[range], batch_size: int = 8192, projection: Schema | Sequence[str] | None = None
+    ) -> AsyncIterator[pa.RecordBatch]:
+        """A primed stream of the rows of sorted, disjoint ranges; batches are full across ranges."""
+        return await self.read_stream_projected(list(ranges), batch_size, None, projection)
+
+    async def read_global_buffer(self, index: int) -> bytes:
+        """The bytes of a global buffer; 0 is the serialized file descriptor, users' begin at 1."""
+        buffers = self.metadata.buffers
+        if not 0 <= index < len(buffers):
+            raise InvalidInputError(f"global buffer {index} does not exist: {self.path} has {len(buffers)}")
+        low, high = buffers[index]
+        (data,) = await self._fetch([(low, high)], who="global buffer")
+        return bytes(data)
+
+    # -- initialise -------------------------------------------------------------------------------------
+
+    def _schema_of(self, projection: Schema | Sequence[str] | None) -> Schema | None:
+        if projection is None or isinstance(projection, Schema):
+            return projection
+        return self.schema.project(list(projection))
+
+    def _known_projection(self, projection: Schema | Sequence[str] | None) -> _Projection | None:
+        schema = (self._schema or self.metadata.schema) if projection is None else projection
+        found: _Projection | None = self.metadata.projections.get(id(schema))
+        return found if found is not None and found.schema is schema else None
+
+    async def _projection(self, schema: Schema | None) -> _Projection:
+        """Resolve a schema to columns; loads column metadata that is not here yet."""
+        metadata = self.metadata
+        if schema is None:
+            schema = self.schema
+        memo = metadata.projections
+        known: _Projection | None = memo.get(id(schema))
+        if known is not None and known.schema is schema:
+            return known
+        indices = self._indices
+        if indices is None:
+            indices = column_indices(metadata.schema, metadata.footer.version)
+        numbers: list[int] = []
+        scales: list[int] = []
+        spans = [0]
+        for field in schema.fields:
+            for leaf, scale in _scaled_leaves(field, 1):
+                number = indices.get(leaf.id, -1)
+                if not 0 <= number < metadata.num_columns:
+                    raise (InvalidInputError if number < 0 else CorruptFileError)(
+                        f"{self.path} holds no column for field {leaf.name!r} (id {leaf.id})"
+                    )
+                numbers.append(number)
+                scales.append(scale)
+            spans.append(len(numbers))
+        columns = await self._columns(numbers, scales)
+        resolved = _Projection(schema, schema.to_arrow(), tuple(columns), tuple(scales), tuple(spans))
+        if len(memo) >= _MAX_PROJECTIONS:
+            memo.clear()
+        memo[id(schema)] = resolved
+        return resolved
+
+    async def _columns(self, numbers: list[int], scales: list[int]) -> list[Column]:
+        metadata, cache = self.metadata, self._cache
+        found: dict[int, Column] = {}
+        missing: list[int] = []
+        for number, scale in zip(numbers, scales, strict=True):
+            if number in found:
+                continue
+            column = cache.get((self.store.uri, self.path, number)) if cache is not None else None
+            if column is None:
+                data = metadata.column_bytes(number)
+                if data is None:
+                    missing.append(number)
+                    continue
+                column = metadata.parse_column(number, data, scale)
+                if cache is not None:
+                    cache.put((self.store.uri, self.path, number), column, column.nbytes)
+            found[number] = column
+        if missing:
+            ranges = [metadata.column_range(number) for number in missing]
+            by_number = dict(zip(numbers, scales, strict=True))
+            for number, data in zip(missing, await self._fetch(ranges, who="metadata"), strict=True):
+                column = metadata.parse_column(number, bytes(data), by_number[number])
+                if cache is not None:
+                    cache.put((self.store.uri, self.path, number), column, column.nbytes)
+                found[number] = column
+        return [found[number] for number in numbers]
+
+    async def _initialise(self, resolved: _Projection, rows: Rows) -> None:
+        """Load the metadata of the pages that hold ``rows``; all columns in one round."""
+        jobs: list[tuple[int, Column, int, int]] = []
+        ranges: list[Range] = []
+        for leaf, column in enumerate(resolved.columns):
+            if column.ready:
+                continue
+            for number in column.uninitialised(_scaled(rows, resolved.scales[leaf])):
+                wanted = column.pages[number].metadata_ranges()
+                jobs.append((leaf, column, number, len(wanted)))
+                ranges.extend(wanted)
+        if not jobs:
+            return
+        buffers = await self._fetch(ranges, who="page metadata")
+        at = 0
+        touched: dict[int, Column] = {}
+        for leaf, column, number, size in jobs:
+            try:
+                column.pages[number].initialise(buffers[at : at + size])
+            except PilumError as error:
+                raise relocated(error, self.path, self._name(resolved, leaf), number) from None
+            except _DAMAGE as error:
+                raise self._damaged(error, resolved, leaf, number) from error
+            at += size
+            touched[column.index] = column
+        for column in touched.values():
+            column.ready = all(page.initialised for page in column.pages)
+            if self._cache is not None:
+                self._cache.put((self.store.uri, self.path, column.index), column, column.nbytes)
+
+    # -- schedule, fetch, decode ------------------------------------------------------------------------
+
+    def schedule(self, resolved: _Projection, rows: Rows) -> ReadPlan:
+        """Plan the read of rows whose pages are initialised: page reads and the flat list of their ranges.  Pure."""
+        slots: list[_Slot] = []
+        ranges: list[Range] = []
+        for leaf, column in enumerate(resolved.columns):
+            scale = resolved.scales[leaf]
+            for number, part in column.overlapping(rows if scale == 1 else _scaled(rows, scale)):
+                try:
+                    read = column.pages[number].schedule(part)
+                except PilumError as error:
+                    raise relocated(error, self.path, self._name(resolved, leaf), number) from None
+                except _DAMAGE as error:
+                    raise self._damaged(error, resolved, leaf, number) from error
+                first = len(ranges)
+                ranges += read.ranges
+                slots.append(_Slot(leaf, number, read, first, len(ranges)))
+        return ReadPlan(resolved, slots, ranges, len(rows))
+
+    async def _fetch(self, ranges: list[Range], who: str = "data") -> list[Bytes]:
+        if not ranges:
+            return []
+        body = self._body
+        if body is not None:
+            return [body[low:high] for low, high in ranges]
+        if len(ranges) == 1:
+            low, high = ranges[0]
+            return [await self.store.get(self.path, low, high, who=who)]
+        return await self.store.get_ranges(self.path, ranges, who=who)
+
+    def _decode(self, plan: ReadPlan, buffers: list[Bytes]) -> pa.RecordBatch | ReadPlan:
+        """The batch, or what must be read first where positions had to be looked up.  Pure."""
+        resolved, slots, _, num_rows = plan
+        results: list[tuple[_Slot, Decoded | PageRead]] = []
+        again = False
+        for slot in slots:
+            try:
+                result = slot.read.decode(buffers[slot.first : slot.last])
+            except PilumError as error:
+                raise relocated(error, self.path, self._name(resolved, slot.leaf), slot.page) from None
+            except _DAMAGE as error:
+                raise self._damaged(error, resolved, slot.leaf, slot.page) from error
+            again = again or isinstance(result, PageRead)
+            results.append((slot, result))
+        if again:
+            return _second_round(plan, results)
+        leaves: list[list[Decoded]] = [[] for _ in resolved.columns]
+        for slot, result in results:
+            assert isinstance(result, Decoded)
+            leaves[slot.leaf].append(result)
+        arrays = []
+        for position, field in enumerate(resolved.schema.fields):
+            low, high = resolved.spans[position], resolved.spans[position + 1]
+            try:
+                array = assemble(field, leaves[low:high])
+                if len(array) != num_rows:
+                    raise CorruptFileError(f"{len(array)} rows decoded, {num_rows} expected")
+            except PilumError as error:
+                raise relocated(error, self.path, field.name) from None
+            except _DAMAGE as error:
+                raise self._damaged(error, resolved, low, None) from error
+            arrays.append(array)
+        return pa.RecordBatch.from_arrays(arrays, schema=resolved.arrow)
+
+    def _name(self, resolved: _Projection, leaf: int) -> str:
+        return repr(resolved.schema.leaves()[leaf].name)
+
+    def _damaged(self, error: BaseException, resolved: _Projection, leaf: int, page: int | None) -> PilumError:
+        name = self._name(resolved, leaf) if leaf < len(resolved.columns) else None
+        found = CorruptFileError(f"the page cannot be decoded: {type(error).__name__}: {error}")
+        return relocated(found, self.path, name, page)
+
+
+def _second_round(plan: ReadPlan, results: list[tuple[_Slot, Decoded | PageRead]]) -> ReadPlan:
+    """Slots that keep what is decoded and read what now is known."""
+    slots: list[_Slot] = []
+    ranges: list[Range] = []
+    for slot, result in results:
+        read = result if isinstance(result, PageRead) else PageRead([], _Done(result))
+        first = len(ranges)
+        ranges += read.ranges
+        slots.append(_Slot(slot.leaf, slot.page, read, first, len(ranges)))
+    return ReadPlan(plan.projection, slots, ranges, plan.num_rows)
+
+
+class _Done:
+    """A decode step that is already done."""
+
+    __slots__ = ("_decoded",)
+
+    def __init__(self, decoded: Decoded) -> None:
+        self._decoded = decoded
+
+    def __call__(self, buffers: list[Bytes]) -> Decoded:
+        return self._decoded
+
+
+def _scaled_leaves(field: Field, scale: int) -> list[tuple[Field, int]]:
+    """The leaves of a field with the items they hold per row (more than one below a fixed-size list of struct)."""
+    if field.is_leaf:
+        if field.is_blob:
+            raise UnsupportedError(f"column {field.name!r}: blobs are not supported yet")
+        if field.is_packed:
+            raise UnsupportedError(f"column {field.name!r}: packed structs are not supported yet")
+        return [(field, scale)]
+    if field.logical_type.startswith("fixed_size_list:"):
+        scale *= field.arrow_type.list_size
+    return [pair for child in field.children for pair in _scaled_leaves(child, scale)]
+
+
+def _scaled(rows: Rows, scale: int) -> Rows:
+    """Row numbers as item numbers."""
+    if scale == 1:
+        return rows
+    if isinstance(rows, range):
+        return range(rows.start * scale, rows.stop * scale)
+    return (rows[:, None] * scale + np.arange(scale)).reshape(-1)

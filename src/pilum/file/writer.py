@@ -1,0 +1,318 @@
+"""Writing one data file: shred, cut into pages, encode, append (`spec/file-container-and-structure.md`, sections 2 and 5.5).
+
+```
+batch ─► one array per field ─► shredded leaves ─► buffered until 8 MiB ─► page ─► encoded ─► appended
+                                                                                       finish: metadata, footer
+```
+
+Memory is bounded by the pages being filled: every leaf column buffers its own rows and is flushed alone, so columns
+cut their pages independently.  Buffered rows reference the caller's arrays, which must not change before the page is
+written.  Nothing appears under the file's name before `finish`; `abort` leaves nothing behind.
+
+Encoding is pure computation, so the pages that are due at once are encoded on all cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from pilum.encoding import EncodedPage, EncodeOptions, LeafRows, encode_page, merge, shred, size_of
+from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.file.container import ALIGNMENT, closing_sections, column_encoding, page_encoding
+from pilum.io import ObjectWriter, Range, Store, current_runtime
+from pilum.schema import Field, Schema, column_fields
+
+__all__ = ["FileWriter", "WrittenFile"]
+
+PAGE_BYTES = 8 << 20
+WRITABLE_VERSIONS = ((2, 1), (2, 2))
+_STRUCTURAL_KEY = "lance-encoding:structural-encoding"
+_PADDING = bytes(ALIGNMENT)
+# Below this, handing a page to another thread costs more than encoding it.
+_PARALLEL_BYTES = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """What a finished file holds, as the manifest lists it.
+
+    Attributes:
+        path: its key.
+        fields: ids of the fields that own a column.
+        column_indices: the column of each.
+        version: format version.
+        size: bytes.
+        num_rows: rows.
+    """
+
+    path: str
+    fields: tuple[int, ...]
+    column_indices: tuple[int, ...]
+    version: tuple[int, int]
+    size: int
+    num_rows: int
+
+
+@dataclass(slots=True)
+class _LeafColumn:
+    """One column being written: rows waiting for a page, and the pages already there."""
+
+    field: Field
+    options: EncodeOptions
+    structural: str | None
+    waiting: list[LeafRows] = field(default_factory=list)
+    nbytes: int = 0
+    rows: int = 0  # top-level rows in finished pages, the priority of the next one
+    pages: list[bytes] = field(default_factory=list)
+
+
+class _Due(NamedTuple):
+    column: _LeafColumn
+    rows: LeafRows
+
+
+class FileWriter:
+    """Writes record batches to one data file; use `create`.
+
+    Example:
+        >>> import asyncio, pyarrow as pa
+        >>> from pilum.file import FileReader, FileWriter
+        >>> from pilum.io import MemoryStore
+        >>> from pilum.schema import Schema
+        >>> async def main() -> pa.RecordBatch:
+        ...     rows = pa.record_batch({"a": [1, 2, 3]})
+        ...     writer = await FileWriter.create(MemoryStore("doc"), "a.lance", Schema.from_arrow(rows.schema))
+        ...     async with writer:
+        ...         await writer.write(rows)
+        ...     return await (await FileReader.open(MemoryStore("doc"), "a.lance")).read_batch(range(1, 3))
+        >>> asyncio.run(main()).to_pydict()
+        {'a': [2, 3]}
+    """
+
+    def __init__(
+        self, sink: ObjectWriter, path: str, schema: Schema, version: tuple[int, int], page_bytes: int
+    ) -> None:
+        self.path = path
+        self.schema = schema
+        self.version = version
+        self.num_rows = 0
+        self.finished: WrittenFile | None = None
+        self._sink = sink
+        self._page_bytes = page_bytes
+        self._fields = schema.fields
+        self._leaves = [[_leaf_column(top, leaf, version) for leaf in top.leaves()] for top in schema.fields]
+        self._buffers: list[Range] = []
+        self._position = 0
+
+    @classmethod
+    async def create(
+        cls,
+        store: Store,
+        path: str,
+        schema: Schema,
+        *,
+        version: tuple[int, int] = (2, 2),
+        page_bytes: int = PAGE_BYTES,
+    ) -> FileWriter:
+        """Begin a file.
+
+        Args:
+            store: where it goes.
+            path: its key.
+            schema: the columns, with the ids they have in the dataset.
+            version: (2, 1) or (2, 2).
+            page_bytes: raw bytes that fill a page of one column.
+
+        Raises:
+            UnsupportedError: the version cannot be written, or a type cannot be written in it.
+        """
+        if version not in WRITABLE_VERSIONS:
+            raise UnsupportedError(f"file format {version[0]}.{version[1]} cannot be written; use 2.1 or 2.2")
+        _check_types(schema, version)
+        return cls(await store.create(path), path, schema, version, page_bytes)
+
+    @property
+    def position(self) -> int:
+        """Bytes written so far; buffered rows are not among them."""
+        return self._position
+
+    async def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows; columns are matched by position and must have the types of the schema.
+
+        Raises:
+            InvalidInputError: other columns than the schema's.
+        """
+        if batch.num_columns != len(self._fields):
+            raise InvalidInputError(f"{self.path}: {batch.num_columns} columns written, {len(self._fields)} expected")
+        for column, top in zip(batch.columns, self._fields, strict=True):
+            if not column.type.equals(top.arrow_type) and not _stored_as(column.type, top.arrow_type):
+                raise InvalidInputError(f"column {top.name!r} is {column.type}, the file has {top.arrow_type}")
+        self.num_rows += batch.num_rows
+        due: list[_Due] = []
+        for column, top, leaves in zip(batch.columns, self._fields, self._leaves, strict=True):
+            for piece in self._pieces(column):
+                for leaf, rows in zip(leaves, shred(top, piece), strict=True):
+                    leaf.waiting.append(rows)
+                    leaf.nbytes += size_of(rows)
+                    if leaf.nbytes >= self._page_bytes:
+                        due.append(_page_of(leaf))
+        await self._append(due)
+
+    def _pieces(self, column: pa.Array) -> list[pa.Array]:
+        """The column in slices of about one page, so that no page is much larger than that."""
+        rows, size = len(column), column.nbytes
+        if size <= self._page_bytes or rows < 2:
+            return [column] if rows else []
+        step = max(1, -(-rows * self._page_bytes // size))
+        return [column.slice(at, step) for at in range(0, rows, step)]
+
+    async def add_global_buffer(self, data: bytes) -> int:
+        """Append a global buffer of the caller's; returns its index, counted from 1."""
+        start = self._position
+        await self._write_aligned([data])
+        self._buffers.append((start, start + len(data)))
+        return len(self._buffers)
+
+    async def finish(self) -> WrittenFile:
+        """Write what is buffered, the metadata and the footer; the file appears under its name."""
+        if self.finished is not None:
+            return self.finished
+        from pilum.proto import file_pb2
+
+        columns = [leaf for leaves in self._leaves for leaf in leaves]
+        await self._append([_page_of(leaf) for leaf in columns if leaf.waiting])
+        descriptor = file_pb2.FileDescriptor(schema=self.schema.to_proto_message(), length=self.num_rows)
+        tail = closing_sections(
+            descriptor.SerializeToString(deterministic=True),
+            [_column_metadata(leaf.pages) for leaf in columns],
+            self._buffers,
+            self._position,
+            self.version,
+        )
+        await self._sink.write([tail])
+        self._position += len(tail)
+        await self._sink.finish()
+        ids = tuple(leaf.field.id for leaf in columns)
+        self.finished = WrittenFile(
+            self.path, ids, tuple(range(len(ids))), self.version, self._position, self.num_rows
+        )
+        return self.finished
+
+    async def abort(self) -> None:
+        """Give up; nothing remains of the file."""
+        await self._sink.abort()
+
+    async def __aenter__(self) -> FileWriter:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.finish()
+        else:
+            await self.abort()
+
+    # -- pages ------------------------------------------------------------------------------------------
+
+    async def _append(self, due: Sequence[_Due]) -> None:
+        """Encode pages, on all cores where there is enough to do, and append them in order."""
+        if not due:
+            return
+        if len(due) > 1 and sum(size_of(one.rows) for one in due) >= _PARALLEL_BYTES:
+            stream = current_runtime().map_ordered(_encode, due, window=4, suspends=False)
+            async with aclosing(stream):
+                at = 0
+                async for page in stream:
+                    await self._append_page(due[at], page)
+                    at += 1
+            return
+        for one in due:
+            await self._append_page(one, await _encode(one))
+
+    async def _append_page(self, due: _Due, page: EncodedPage) -> None:
+        offsets, sizes = [], []
+        parts: list[Any] = []
+        at = self._position
+        for buffer in page.buffers:
+            size = len(buffer)
+            offsets.append(at)
+            sizes.append(size)
+            padding = -size % ALIGNMENT
+            parts.append(buffer)
+            if padding:
+                parts.append(_PADDING[:padding])
+            at += size + padding
+        await self._sink.write(parts)
+        self._position = at
+        due.column.pages.append(_page_message(offsets, sizes, page, due.column.rows))
+        due.column.rows += due.rows.num_rows
+
+    async def _write_aligned(self, parts: list[Any]) -> None:
+        size = sum(len(part) for part in parts)
+        padding = -size % ALIGNMENT
+        await self._sink.write([*parts, _PADDING[:padding]] if padding else parts)
+        self._position += size + padding
+
+
+def _leaf_column(top: Field, leaf: Field, version: tuple[int, int]) -> _LeafColumn:
+    options = EncodeOptions.from_metadata(leaf.metadata, version)
+    return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY))
+
+
+def _page_of(leaf: _LeafColumn) -> _Due:
+    rows = leaf.waiting[0] if len(leaf.waiting) == 1 else merge(leaf.waiting)
+    leaf.waiting = []
+    leaf.nbytes = 0
+    return _Due(leaf, rows)
+
+
+async def _encode(due: _Due) -> EncodedPage:
+    return encode_page(due.rows, options=due.column.options, structural=due.column.structural)
+
+
+def _page_message(offsets: list[int], sizes: list[int], page: EncodedPage, priority: int) -> bytes:
+    from pilum.proto import container_pb2
+
+    encoding = container_pb2.Encoding(direct=container_pb2.DirectEncoding(encoding=page_encoding(page.layout)))
+    message = container_pb2.ColumnMetadata.Page(
+        buffer_offsets=offsets, buffer_sizes=sizes, length=page.length, encoding=encoding, priority=priority
+    )
+    return message.SerializeToString()
+
+
+def _column_metadata(pages: list[bytes]) -> bytes:
+    from pilum.proto import container_pb2
+
+    encoding = container_pb2.Encoding(direct=container_pb2.DirectEncoding(encoding=column_encoding()))
+    message = container_pb2.ColumnMetadata(encoding=encoding)
+    for page in pages:
+        message.pages.add().MergeFromString(page)
+    return message.SerializeToString()
+
+
+def _stored_as(kind: Any, stored: Any) -> bool:
+    """Whether an array of ``kind`` is stored as ``stored`` (extension, view and dictionary types)."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return bool(kind.storage_type.equals(stored))
+    return False
+
+
+def _check_types(schema: Schema, version: tuple[int, int]) -> None:
+    """Refuse what the format version, or this writer, cannot hold, before a byte is written."""
+    column_fields(schema, version)
+    for top in schema.fields:
+        for one in top.walk():
+            if one.is_blob or one.is_packed:
+                what = "blob" if one.is_blob else "packed struct"
+                raise UnsupportedError(f"column {one.name!r}: a {what} cannot be written yet")
+            if version < (2, 2) and (
+                one.logical_type == "map" or (one.children and one.logical_type.startswith("fixed_size_list:"))
+            ):
+                raise UnsupportedError(f"column {one.name!r}: {one.logical_type} needs file format 2.2")

@@ -18,7 +18,7 @@ few different lists of layers.  Must not know: Arrow, blocks, pages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -38,6 +38,7 @@ __all__ = [
     "Layers",
     "check_layers",
     "check_levels",
+    "concat_levels",
     "count_rows",
     "count_visible",
     "inside_limits",
@@ -45,6 +46,7 @@ __all__ = [
     "max_def",
     "max_rep",
     "row_starts",
+    "unify_layers",
     "visible_limit",
     "visible_mask",
 ]
@@ -221,3 +223,79 @@ def _is_stream(rep: Levels, definition: Levels, top: int, limits: tuple[int, ...
     begins = np.uint16(top) - rep  # lists around the place where the entry begins
     reached = inside[definition]
     return bool((begins <= reached).all() and (begins[1:] <= reached[:-1]).all())
+
+
+# --------------------------------------------------------------------------- of several pages
+
+
+def unify_layers(parts: Sequence[Layers]) -> Layers:
+    """The smallest layers that can say what each of ``parts`` says.
+
+    Raises:
+        CorruptFileError: they are not layers of one column (lists where others have items).
+    """
+    first = parts[0]
+    if all(part == first for part in parts):
+        return first
+    if any(len(part) != len(first) for part in parts):
+        raise CorruptFileError("pages of one column declare different numbers of layers")
+    unified = []
+    for kinds in zip(*parts, strict=True):
+        found = set(kinds)
+        if found <= LIST_KINDS:
+            null = not found.isdisjoint((NULLABLE_LIST, NULL_AND_EMPTY_LIST))
+            empty = not found.isdisjoint((EMPTYABLE_LIST, NULL_AND_EMPTY_LIST))
+            unified.append(_LIST_KIND[null, empty])
+        elif found.isdisjoint(LIST_KINDS):
+            unified.append(NULLABLE_ITEM if NULLABLE_ITEM in found else ALL_VALID_ITEM)
+        else:
+            raise CorruptFileError("a layer of one column is a list in one page and an item in another")
+    return tuple(unified)
+
+
+def concat_levels(
+    parts: Sequence[tuple[Levels | None, Levels | None, Layers, int]],
+) -> tuple[Levels | None, Levels | None, Layers]:
+    """The levels of consecutive parts of a column as one stream, under the unified layers.
+
+    Args:
+        parts: (rep, definition, layers, entries) of each part.
+
+    Returns:
+        rep, definition (None when every part lacks them) and the layers that they follow.
+    """
+    layers = unify_layers([part[2] for part in parts])
+    if len(parts) == 1:
+        return parts[0][0], parts[0][1], layers
+    rep = definition = None
+    if any(part[0] is not None for part in parts):
+        rep = np.concatenate([np.zeros(n, np.uint16) if r is None else r for r, _, _, n in parts])
+    if any(part[1] is not None for part in parts):
+        pieces = []
+        for _, levels, old, entries in parts:
+            if levels is None:
+                pieces.append(np.zeros(entries, np.uint16))
+                continue
+            table = _renumbering(old, layers)
+            pieces.append(levels if table is None else table[levels])
+        definition = np.concatenate(pieces)
+    return rep, definition, layers
+
+
+_LIST_KIND = {
+    (False, False): ALL_VALID_LIST,
+    (True, False): NULLABLE_LIST,
+    (False, True): EMPTYABLE_LIST,
+    (True, True): NULL_AND_EMPTY_LIST,
+}
+
+
+@lru_cache(maxsize=1024)
+def _renumbering(old: Layers, new: Layers) -> Levels | None:
+    """Table from def levels under ``old`` to those under ``new``, None when they are the same."""
+    table = np.zeros(max_def(old) + 1, np.uint16)
+    for before, after in zip(level_numbers(old), level_numbers(new), strict=True):
+        for level, renumbered in zip(before, after, strict=True):
+            if level:
+                table[level] = renumbered
+    return None if np.array_equal(table, np.arange(len(table))) else table

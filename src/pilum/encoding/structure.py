@@ -1,0 +1,383 @@
+"""Structure: Arrow arrays to shredded leaf columns, and shredded rows cut and joined.
+
+Since format 2.1 nested data is stored as leaf columns; what structs, lists and maps say about them
+travels as levels (`levels.py`; `spec/file-container-and-structure.md`, sections 5.1, 5.2 and 5.6)::
+
+    list<struct<x, y>>        rows                      leaf x          leaf y
+                              [{1, a}, {2, null}]       rep 1 0 1 1     rep 1 0 1 1
+                              null                      def 0 0 1 0     def 0 1 2 0     (layers differ)
+                              [{3, b}]                  1, 2, 3         a, -, b
+
+Shredding goes from the outside in.  At each node there is a stream of *entries*; those that still have
+a slot in the node's Arrow array are listed in ``slots``.  An item layer marks the entries whose slot is
+null; a list layer replaces each entry by one per list item, and entries of null and empty lists stay
+behind without a slot.  While the inner layers are unknown, entries are marked with *codes*: numbers in
+the order of declaration from the outside, an empty list before a null one, so that the def level is
+just ``D + 1 - code``.  Siblings share the arrays of their parents; nothing is changed in place.
+
+The way back is `assembly.py`.  Must not know: pages, codecs, files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pilum.encoding import levels
+from pilum.encoding.assembly import assemble
+from pilum.encoding.blocks import (
+    Block,
+    FixedBlock,
+    FslBlock,
+    NullBlock,
+    VariableBlock,
+    concat_blocks,
+    from_arrow,
+    slice_block,
+    unpack_bits,
+)
+from pilum.encoding.page import LeafRows, Levels
+from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.schema.field import Field
+
+__all__ = ["assemble", "merge", "row_factors", "shred", "size_of", "slice_rows"]
+
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+# --------------------------------------------------------------------------- shredding
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """The stream of entries at one node of the tree.
+
+    Attributes:
+        count: entries.
+        kinds: layers so far, outermost first.
+        codes: how many codes are taken; 0 means an entry is alive.
+        rep: how many lists the place lies in where an entry begins (0 = begins a row); None outside lists.
+        code: per entry, None when all are alive.
+        slots: the entry of each slot of the node's array, None when entry i is slot i.
+        num_rows: top-level rows, times the dimensions of the fixed-size lists passed.
+        fixed: whether a fixed-size list was passed.
+    """
+
+    count: int
+    num_rows: int
+    kinds: tuple[int, ...] = ()
+    codes: int = 0
+    rep: Levels | None = None
+    code: Levels | None = None
+    slots: Ints | None = None
+    fixed: bool = False
+
+    def dead(self) -> Bools | None:
+        """Slots whose entry has ended further outside; None when there is none."""
+        if self.code is None:
+            return None
+        code = self.code if self.slots is None else self.code[self.slots]
+        dead: Bools = code != 0
+        return dead
+
+    def entries_of(self, slots: Bools) -> Any:
+        """An index of the entries of these slots."""
+        return slots if self.slots is None else self.slots[slots]
+
+
+def shred(field: Field, array: pa.Array) -> list[LeafRows]:
+    """The leaf columns of one top-level column, in the order of ``field.leaves()``.
+
+    Args:
+        field: the top-level field; structs of ``array`` must have its members.
+        array: rows of it, possibly a slice; extension arrays count as their storage, dictionaries are
+            decoded.
+
+    Returns:
+        One `LeafRows` per leaf.  Below fixed-size lists of structs their ``num_rows`` is rows times
+        dimension (see `row_factors`).
+
+    Raises:
+        InvalidInputError: the array does not have the members of the field; nulls of a struct without
+            members, which the format cannot store.
+        UnsupportedError: packed structs, fixed-size lists of structs together with lists.
+    """
+    leaves: list[LeafRows] = []
+    _shred(field, array, _Entries(len(array), len(array)), leaves)
+    return leaves
+
+
+def row_factors(field: Field) -> tuple[int, ...]:
+    """Per leaf of a top-level field: page rows per row, 1 except below fixed-size lists of structs (5.6)."""
+    if field.is_leaf:
+        return (1,)
+    factor = field.arrow_type.list_size if pa.types.is_fixed_size_list(field.arrow_type) else 1
+    return tuple(factor * inner for child in field.children for inner in row_factors(child))
+
+
+def _shred(field: Field, array: pa.Array, entries: _Entries, leaves: list[LeafRows]) -> None:
+    while isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
+    kind = array.type
+    if field.is_leaf:
+        leaves.append(_leaf(field, array, entries))
+    elif pa.types.is_struct(kind):
+        names = [child.name for child in field.children]
+        if [kind.field(i).name for i in range(kind.num_fields)] != names:
+            raise InvalidInputError(f"struct {field.name!r} needs the members {names}, got {kind}")
+        inner = _enter_item(entries, _nulls(array))
+        for index, child in enumerate(field.children):
+            _shred(child, array.field(index), inner, leaves)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
+        inner, items = _enter_list(field, entries, array)
+        _shred(field.children[0], items, inner, leaves)
+    elif pa.types.is_fixed_size_list(kind):
+        inner, items = _enter_fixed_size_list(field, entries, array)
+        _shred(field.children[0], items, inner, leaves)
+    else:
+        raise InvalidInputError(f"field {field.name!r} is a {field.logical_type}, got an array of {kind}")
+
+
+def _nulls(array: pa.Array) -> Bools | None:
+    """Which slots are null; None when none is."""
+    if not array.null_count:
+        return None
+    if pa.types.is_null(array.type):
+        return np.ones(len(array), np.bool_)
+    bitmap = np.frombuffer(array.buffers()[0], np.uint8)
+    return ~unpack_bits(bitmap, len(array), array.offset)
+
+
+def _leaf(field: Field, array: pa.Array, entries: _Entries) -> LeafRows:
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        array = array.dictionary_decode()
+    elif pa.types.is_struct(kind):
+        if field.children:
+            raise UnsupportedError(f"field {field.name!r}: packed structs are not supported")
+        return _empty_struct(field, array, entries)
+    inner = _enter_item(entries, _nulls(array))
+    return _finish(inner, from_arrow(array))
+
+
+def _empty_struct(field: Field, array: pa.Array, entries: _Entries) -> LeafRows:
+    """A struct without members has a column of nothing but nulls, which means non-null ``{}`` (4.4)."""
+    nulls = _nulls(array)
+    if nulls is not None:
+        dead = entries.dead()
+        if bool((nulls if dead is None else nulls & ~dead).any()):
+            raise InvalidInputError(
+                f"field {field.name!r}: nulls of a struct without members cannot be stored"
+            )
+    inner = _enter_item(entries, np.ones(len(array), np.bool_), always=True)
+    return _finish(inner, NullBlock(len(array)))
+
+
+def _finish(entries: _Entries, block: Block) -> LeafRows:
+    layers = entries.kinds[::-1]
+    rep, definition = entries.rep, entries.code
+    if rep is not None:
+        rep = np.uint16(levels.max_rep(layers)) - rep
+    top = entries.codes
+    if definition is not None and top > 1:  # with one code it is the level already
+        numbers = np.arange(top + 1, 0, -1).astype(np.uint16)
+        numbers[0] = 0
+        definition = numbers[definition]
+    return LeafRows(block, rep, definition, layers, entries.num_rows)
+
+
+def _enter_item(entries: _Entries, nulls: Bools | None, *, always: bool = False) -> _Entries:
+    """Pass an item layer (a leaf, a struct, a fixed-size list) whose slots are null as given."""
+    if nulls is not None:
+        dead = entries.dead()
+        if dead is not None:
+            nulls = nulls & ~dead
+        if not always and not nulls.any():
+            nulls = None
+    if nulls is None:
+        return replace(entries, kinds=(*entries.kinds, levels.ALL_VALID_ITEM))
+    number = entries.codes + 1
+    if entries.code is None and entries.slots is None:
+        code = nulls.astype(np.uint16)
+        if number > 1:
+            code *= np.uint16(number)
+    else:
+        code = np.zeros(entries.count, np.uint16) if entries.code is None else entries.code.copy()
+        code[entries.entries_of(nulls)] = number
+    return replace(entries, kinds=(*entries.kinds, levels.NULLABLE_ITEM), codes=number, code=code)
+
+
+def _enter_list(field: Field, entries: _Entries, array: pa.Array) -> tuple[_Entries, pa.Array]:
+    """Pass a list layer; returns the entries of the items, and the items of the lists that have any."""
+    if entries.fixed:
+        raise UnsupportedError(f"field {field.name!r}: lists inside fixed-size lists of structs")
+    starts, sizes = _list_ranges(array)
+    nulls, gone = _nulls(array), entries.dead()
+    if nulls is not None and gone is not None:
+        nulls &= ~gone
+        gone = gone | nulls
+    elif nulls is not None:
+        gone = nulls
+    if nulls is not None and not nulls.any():
+        nulls = None
+    filled = sizes > 0
+    if gone is not None:
+        filled &= ~gone
+        sizes = np.where(gone, 0, sizes)
+    empty: Bools | None = ~filled if gone is None else ~(filled | gone)
+    if empty is not None and not empty.any():
+        empty = None
+
+    # codes from the outside in: of the two levels of a list, empty is the higher
+    code, codes = entries.code, entries.codes
+    if empty is not None or nulls is not None:
+        code = np.zeros(entries.count, np.uint16) if code is None else code.copy()
+        for found in (empty, nulls):
+            if found is not None:
+                codes += 1
+                code[entries.entries_of(found)] = codes
+    if nulls is None:
+        kind = levels.ALL_VALID_LIST if empty is None else levels.EMPTYABLE_LIST
+    else:
+        kind = levels.NULLABLE_LIST if empty is None else levels.NULL_AND_EMPTY_LIST
+
+    # each entry becomes one per item; those without items stay as one
+    if entries.slots is None:
+        spread = sizes if code is None else np.maximum(sizes, 1)
+    else:
+        spread = np.ones(entries.count, np.int64)
+        spread[entries.slots] = np.maximum(sizes, 1)
+    ends = np.cumsum(spread)
+    count = int(ends[-1]) if len(ends) else 0
+    first = ends - spread
+    depth = 1 + sum(k in levels.LIST_KINDS for k in entries.kinds)
+    rep = np.full(count, depth, np.uint16)
+    rep[first] = 0 if entries.rep is None else entries.rep
+    slots = None
+    if code is not None:
+        spread_code = np.zeros(count, np.uint16)
+        spread_code[first] = code
+        code = spread_code
+        slots = np.flatnonzero(code == 0)
+        if len(slots) == count:
+            slots = None
+    inner = replace(
+        entries, count=count, kinds=(*entries.kinds, kind), codes=codes, rep=rep, code=code, slots=slots
+    )
+    return inner, _items(array.values, starts, sizes)
+
+
+def _list_ranges(array: pa.Array) -> tuple[Ints, Ints]:
+    """Where the items of each list begin in the values, and how many there are."""
+    count = len(array)
+    buffer = array.buffers()[1]
+    if not count or buffer is None:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    dtype = np.int64 if pa.types.is_large_list(array.type) else np.int32
+    offsets = np.frombuffer(buffer, dtype)[array.offset : array.offset + count + 1].astype(
+        np.int64, copy=False
+    )
+    return offsets[:-1], np.diff(offsets)
+
+
+def _items(values: pa.Array, starts: Ints, sizes: Ints) -> pa.Array:
+    """The items of the lists back to back; a slice unless null lists cover items of their own."""
+    total = int(sizes.sum())
+    if not total:
+        return values.slice(0, 0)
+    low = int(starts[0])
+    if not sizes.all():
+        filled = sizes > 0
+        starts, sizes = starts[filled], sizes[filled]
+        low = int(starts[0])
+    if int(starts[-1]) + int(sizes[-1]) - low == total:  # Arrow's offsets never decrease: no gaps
+        return values.slice(low, total)
+    ends = np.cumsum(sizes)
+    return values.take(pa.array(np.repeat(starts - (ends - sizes), sizes) + np.arange(total)))
+
+
+def _enter_fixed_size_list(field: Field, entries: _Entries, array: pa.Array) -> tuple[_Entries, pa.Array]:
+    """Pass a fixed-size list of structs: its entries are repeated for each item (5.6)."""
+    if entries.rep is not None:
+        raise UnsupportedError(f"field {field.name!r}: fixed-size lists of structs inside lists")
+    dimension = array.type.list_size
+    inner = _enter_item(entries, _nulls(array))
+    code = None if inner.code is None else np.repeat(inner.code, dimension)
+    items = array.values.slice(array.offset * dimension, len(array) * dimension)
+    count, num_rows = inner.count * dimension, inner.num_rows * dimension
+    return replace(inner, count=count, num_rows=num_rows, code=code, fixed=True), items
+
+
+# --------------------------------------------------------------------------- cutting and joining
+
+
+def merge(parts: Sequence[LeafRows]) -> LeafRows:
+    """The rows of several shredded batches of one leaf column as one.
+
+    Batches may have different layers: the result declares what any of them does, and def levels are
+    renumbered.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    rep, definition, layers = levels.concat_levels(
+        [(part.rep, part.definition, part.layers, _entries(part)) for part in parts]
+    )
+    block = concat_blocks([part.block for part in parts])
+    return LeafRows(block, rep, definition, layers, sum(part.num_rows for part in parts))
+
+
+def slice_rows(rows: LeafRows, start: int, count: int) -> LeafRows:
+    """Rows ``start .. start + count``; shares memory.
+
+    Layers stay as they are, even if the slice has no nulls; def levels that are all zero are dropped.
+    Below fixed-size lists of structs both numbers count page rows (see `row_factors`).
+    """
+    if start == 0 and count == rows.num_rows:
+        return rows
+    rep, definition = rows.rep, rows.definition
+    first, last = start, start + count
+    if rep is not None:
+        begins = levels.row_starts(rep, rows.layers)
+        first = int(begins[start]) if start < rows.num_rows else len(rep)
+        last = int(begins[start + count]) if start + count < rows.num_rows else len(rep)
+        rep = rep[first:last]
+    low, number = first, last - first
+    if definition is not None:
+        low = levels.count_visible(definition[:first], rows.layers, first)
+        definition = definition[first:last]
+        number = levels.count_visible(definition, rows.layers, last - first)
+        if not definition.any():
+            definition = None
+    return LeafRows(slice_block(rows.block, low, number), rep, definition, rows.layers, count)
+
+
+def size_of(rows: LeafRows) -> int:
+    """Bytes that the rows take in memory, values and levels."""
+    size = _block_size(rows.block)
+    for stored in (rows.rep, rows.definition):
+        if stored is not None:
+            size += stored.nbytes
+    return size
+
+
+def _entries(rows: LeafRows) -> int:
+    if rows.rep is not None:
+        return len(rows.rep)
+    return rows.num_rows
+
+
+def _block_size(block: Block) -> int:
+    if isinstance(block, FixedBlock):
+        return (block.count * block.bits + 7) // 8
+    if isinstance(block, VariableBlock):
+        return int(block.offsets[-1]) + block.offsets.nbytes
+    if isinstance(block, FslBlock):
+        validity = 0 if block.validity is None else block.validity.nbytes
+        return validity + _block_size(block.child)
+    return 0

@@ -38,6 +38,7 @@ from pilum.query.expressions import (
     Junction,
     Literal,
     field_refs,
+    fold,
     to_sql,
 )
 from pilum.query.functions import bind_function
@@ -105,7 +106,7 @@ class BoundFilter(BoundExpression):
         return _bind_filter, (self.expression, self.schema)
 
 
-def parse_filter(filter: Any, schema: Schema) -> BoundFilter:  # noqa: A002
+def parse_filter(filter: Any, schema: Schema) -> BoundFilter:
     """Bind a filter to the columns of a table.
 
     Args:
@@ -215,8 +216,8 @@ class _Binder:
         try:
             if isinstance(expression, Cast):
                 operand = self.bind(expression.operand, _Place(nested=place.nested))
-                return _fold(cast(operand, expression.type, optional=expression.optional))
-            return _fold(self._call(expression, place))
+                return cast(operand, expression.type, optional=expression.optional)
+            return fold(self._call(expression, place))
         except pa.ArrowInvalid as error:  # folding a constant failed
             raise ExecutionError(f"cannot evaluate {to_sql(expression)}: {error}") from error
         except RecursionError:
@@ -310,7 +311,7 @@ def _beside(bound: Bound, column: FieldRef) -> Bound:
 def _kept_literal(bound: Bound, *operands: Bound) -> Bound:
     """Arithmetic on plain literals is a plain literal."""
     if all(isinstance(operand, Constant) and operand.literal for operand in operands):
-        folded = _fold(bound)
+        folded = fold(bound)
         if isinstance(folded, Constant):
             return Constant(folded.scalar, literal=True)
     return bound
@@ -335,19 +336,6 @@ _OPERATORS: dict[str, Callable[..., Bound]] = {
     ">>": lambda a, b: operators.shift(">>", a, b),
     "negative": operators.negative,
 }
-
-
-def _fold(bound: Bound) -> Bound:
-    """A node whose operands are all constants becomes its value."""
-    if not isinstance(bound, Apply) or bound.volatile:
-        return bound
-    if not bound.args or not all(isinstance(argument, Constant) for argument in bound.args):
-        return bound
-    operands = [pa.repeat(argument.scalar, 1) for argument in bound.args if isinstance(argument, Constant)]
-    list_literal = bound.name == "make_array" and all(
-        argument.literal for argument in bound.args if isinstance(argument, Constant)
-    )
-    return Constant(bound.kernel(*operands)[0], literal=list_literal)
 
 
 # --- typed nodes -> closures -----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pilum.errors import InvalidInputError
-from pilum.query.expressions import Apply, Bound, Constant
+from pilum.query.expressions import Apply, Bound, Constant, fold
 from pilum.query.vectors import per_distinct
 
 __all__ = ["cast", "cast_kernel", "common_type", "fit_literal", "is_number", "is_string", "logical_type"]
@@ -226,7 +226,7 @@ def cast(bound: Bound, target: pa.DataType, *, optional: bool = False) -> Bound:
     if types.is_null(source):
         return Constant(pa.scalar(None, target))
     kernel = cast_kernel(source, target, optional=optional)
-    return Apply(f"{'try_' if optional else ''}cast to {target}", (bound,), target, kernel)
+    return fold(Apply(f"{'try_' if optional else ''}cast to {target}", (bound,), target, kernel))
 
 
 def cast_kernel(source: pa.DataType, target: pa.DataType, *, optional: bool = False) -> Callable[[Any], Any]:

@@ -18,6 +18,8 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from pilum.query.type_names import sql_type, type_name
+
 __all__ = [
     "Apply",
     "Bound",
@@ -32,6 +34,7 @@ __all__ = [
     "columns",
     "conjuncts",
     "field_refs",
+    "fold",
     "to_sql",
     "walk",
 ]
@@ -141,6 +144,22 @@ class Apply:
 Bound: TypeAlias = FieldRef | Constant | Junction | Apply
 
 
+def fold(bound: Bound) -> Bound:
+    """A call whose operands are all constants becomes its value.
+
+    Raises:
+        pyarrow.ArrowInvalid: the value cannot be computed (division by zero, a failing cast).
+    """
+    if not isinstance(bound, Apply) or bound.volatile or not bound.args:
+        return bound
+    operands = []
+    for argument in bound.args:
+        if not isinstance(argument, Constant):
+            return bound
+        operands.append(pa.repeat(argument.scalar, 1))  # kernels want an array among their operands
+    return Constant(bound.kernel(*operands)[0])
+
+
 def walk(expression: Expression) -> Iterator[Expression]:
     """The expression and everything below it, parents first."""
     yield expression
@@ -186,8 +205,7 @@ def to_sql(expression: Expression) -> str:
     if isinstance(expression, Literal):
         return _literal(expression.value, expression.type)
     if isinstance(expression, Cast):
-        word = "try_cast" if expression.optional else "cast"
-        return f"{word}({to_sql(expression.operand)} as {expression.type})"
+        return _cast(to_sql(expression.operand), expression.type, optional=expression.optional)
     name, args = expression.name, [_operand(argument) for argument in expression.args]
     if name in _SUFFIX:
         return f"{args[0]} {name.upper()}"
@@ -203,6 +221,13 @@ def to_sql(expression: Expression) -> str:
     if name == "element":
         return f"{args[0]}[{to_sql(expression.args[1])}]"
     return f"{name}({', '.join(to_sql(argument) for argument in expression.args)})"
+
+
+def _cast(operand: str, type_: pa.DataType, *, optional: bool) -> str:
+    name = sql_type(type_)
+    if name is None:  # a type that only pyarrow expressions and arrow_cast can name
+        return f"arrow_cast({operand}, '{type_name(type_)}')"
+    return f"{'try_cast' if optional else 'cast'}({operand} as {name})"
 
 
 def _operand(expression: Expression) -> str:

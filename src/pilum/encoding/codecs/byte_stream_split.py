@@ -71,6 +71,8 @@ def _transpose(
     split: bool,
 ) -> None:
     """Transpose each chunk; chunks of equal count that follow each other are done at once."""
+    if not len(counts):
+        return
     edges = np.concatenate([[0], np.flatnonzero(np.diff(counts)) + 1, [len(counts)]]).tolist()
     at = 0
     for low, high in pairwise(edges):

@@ -1,0 +1,371 @@
+"""Mini-block pages: small values, in chunks that are decoded as a whole.
+
+`spec/file-container-and-structure.md`, section 4.2.  Page buffers::
+
+    0      chunk words      where each chunk lies, how many values it has    miniblock_chunks.py
+    1      chunks           levels and compressed values of 2^k entries      miniblock_chunks.py
+    2      dictionary       only if the values are indices into it
+    last   repetition index rows per chunk, only with lists                  miniblock_rows.py
+
+All but buffer 1 are metadata, read once.  A read of some rows fetches the chunks that hold them, decodes
+these as one batch (levels, values) and drops what was not asked for.  Without lists an entry is a
+row is a value; with lists rows may span chunks.
+
+Dictionary pages are read but not written yet.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from pilum.encoding import levels, registry
+from pilum.encoding.blocks import Block, Bytes, FixedBlock, FslBlock, VariableBlock, slice_block, take_block
+from pilum.encoding.codecs.base import ChunkSet, EncodeOptions, Ints
+from pilum.encoding.miniblock_chunks import Framing, pack_words, read_words
+from pilum.encoding.miniblock_rows import (
+    ListTrim,
+    RowIndex,
+    cut_levels,
+    index_without_lists,
+    pack_index,
+    read_index,
+)
+from pilum.encoding.page import (
+    Decoded,
+    EncodedPage,
+    LeafRows,
+    Levels,
+    PageDecoder,
+    PageRead,
+    PageSource,
+    Range,
+    Rows,
+)
+from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
+
+__all__ = ["MiniBlockDecoder", "decoder", "encode"]
+
+_INDEX_BITS = (8, 16, 32, 64)
+_MAX_I32 = 2**31 - 1
+_MAX_EXPANDED = 1 << 36  # bytes that a dictionary of long values may expand to in one read
+_NO_INTS: Ints = np.empty(0, np.int64)
+_NO_BYTES: Bytes = np.empty(0, np.uint8)
+
+
+def decoder(source: PageSource, version: tuple[int, int]) -> PageDecoder:
+    """The decoder of a page whose layout is ``mini_block_layout``.
+
+    Raises:
+        CorruptFileError: the layout contradicts itself, the buffers or the file version.
+        UnsupportedError: a codec or an index depth that pilum does not know.
+    """
+    return MiniBlockDecoder(source, version)
+
+
+class MiniBlockDecoder(PageDecoder):
+    """Reads a mini-block page; see `PageDecoder`."""
+
+    __slots__ = (
+        "_counts",
+        "_def_ce",
+        "_dictionary",
+        "_framing",
+        "_index",
+        "_large",
+        "_layout",
+        "_longest",
+        "_metadata",
+        "_rep_ce",
+        "_source",
+        "_starts",
+        "_value_ce",
+    )
+
+    def __init__(self, source: PageSource, version: tuple[int, int]) -> None:
+        layout = source.layout.mini_block_layout
+        self._source, self._layout = source, layout
+        self.num_rows = source.length
+        self.layers = levels.check_layers(layout.layers)
+        self._large = bool(layout.has_large_chunk)
+        if self._large != (version >= (2, 2)):
+            raise CorruptFileError(
+                f"mini-block page with {'large' if self._large else 'small'} chunks in a file of version"
+                f" {version[0]}.{version[1]}"
+            )
+        if not layout.HasField("value_compression"):
+            raise CorruptFileError("mini-block page without value compression")
+        self._value_ce = layout.value_compression
+        self._rep_ce = layout.rep_compression if layout.HasField("rep_compression") else None
+        self._def_ce = layout.def_compression if layout.HasField("def_compression") else None
+        has_lists = levels.max_rep(self.layers) > 0
+        depth = layout.repetition_index_depth
+        if depth > 1:
+            raise UnsupportedError(f"repetition indices of depth {depth} are not supported")
+        if not has_lists == (self._rep_ce is not None) == (depth == 1):
+            raise CorruptFileError(
+                f"mini-block page with layers {self.layers}, repetition levels"
+                f" {'not ' if self._rep_ce is None else ''}stored and a repetition index of depth {depth}"
+            )
+        buffers = registry.num_buffers(self._value_ce)
+        if layout.num_buffers != buffers:
+            raise CorruptFileError(
+                f"mini-block page of {layout.num_buffers} value buffers; its codec has {buffers}"
+            )
+        self._framing = Framing(self._rep_ce is not None, self._def_ce is not None, buffers, self._large)
+        has_dictionary = layout.HasField("dictionary")
+        expected = 2 + has_dictionary + (depth == 1)
+        if len(source.sizes) != expected:
+            raise CorruptFileError(f"mini-block page of {len(source.sizes)} buffers instead of {expected}")
+        if not has_lists and layout.num_items != source.length:
+            raise CorruptFileError(f"mini-block page of {source.length} rows has {layout.num_items} items")
+        self._metadata = sorted((k for k in range(expected) if k != 1), key=source.offsets.__getitem__)
+        self._index: RowIndex | None = None
+
+    # ------------------------------------------------------------------ metadata
+
+    def metadata_ranges(self) -> list[Range]:
+        source = self._source
+        return [(source.offsets[k], source.offsets[k] + source.sizes[k]) for k in self._metadata]
+
+    def initialise(self, buffers: list[Bytes]) -> None:
+        layout, source = self._layout, self._source
+        found: dict[int, Bytes] = dict(zip(self._metadata, buffers, strict=True))
+        for number, data in found.items():
+            _expect(data, source.sizes[number])
+        starts, counts = read_words(found[0], self._large, layout.num_items, source.sizes[1])
+        dictionary, longest = None, 0
+        if layout.HasField("dictionary"):
+            # a copy: the cached dictionary must not keep the buffer of a whole request alive
+            dictionary = registry.decode_block(
+                layout.dictionary, found[2].copy(), layout.num_dictionary_items
+            )
+            if isinstance(dictionary, VariableBlock):
+                longest = int(np.diff(dictionary.offsets).max(initial=0))
+        if self._rep_ce is not None:
+            index = read_index(found[len(source.sizes) - 1], len(counts), source.length)
+        else:
+            index = index_without_lists(counts)
+        self._starts, self._counts = starts + source.offsets[1], counts
+        self._dictionary, self._longest = dictionary, longest
+        self._index = index
+
+    @property
+    def initialised(self) -> bool:
+        return self._index is not None
+
+    @property
+    def nbytes(self) -> int:
+        if self._index is None:
+            return 512
+        arrays = self._starts.nbytes + self._counts.nbytes + self._index.nbytes
+        return 512 + arrays + _block_bytes(self._dictionary)
+
+    # ------------------------------------------------------------------ schedule
+
+    def schedule(self, rows: Rows) -> PageRead:
+        if isinstance(rows, range):
+            return self._schedule_range(rows.start, rows.stop)
+        count = len(rows)
+        if not count:
+            return self._schedule_range(0, 0)
+        first, stop = int(rows[0]), int(rows[-1]) + 1
+        if stop - first == count:
+            return self._schedule_range(first, stop)
+        index = self._ready()
+        of_row, low, high = index.chunks_of(rows)
+        starts = self._starts
+        ranges = list(zip(starts[low].tolist(), starts[high].tolist(), strict=True))
+        lengths = high - low
+        chunks = np.repeat(low - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+        return PageRead(ranges, partial(self._decode_rows, rows, of_row, low, chunks))
+
+    def _schedule_range(self, first: int, stop: int) -> PageRead:
+        index = self._ready()
+        if first >= stop:
+            return PageRead([], self._decode_nothing)
+        low, high = index.chunk_range(first, stop)
+        starts = self._starts
+        return PageRead(
+            [(int(starts[low]), int(starts[high]))], partial(self._decode_range, first, stop, low, high)
+        )
+
+    def _ready(self) -> RowIndex:
+        if self._index is None:
+            raise RuntimeError("schedule() before initialise()")
+        return self._index
+
+    # ------------------------------------------------------------------ decode
+
+    def _decode_nothing(self, buffers: list[Bytes]) -> Decoded:
+        block, rep, definition, _ = self._decode_chunks(_NO_BYTES, _NO_INTS, _NO_INTS, _NO_INTS)
+        return self._finish(block, rep, definition, 0)
+
+    def _decode_range(self, first: int, stop: int, low: int, high: int, buffers: list[Bytes]) -> Decoded:
+        """Rows ``first .. stop``, which lie in chunks ``low .. high``."""
+        data, index = buffers[0], self._ready()
+        starts = self._starts[low : high + 1] - self._starts[low]
+        _expect(data, int(starts[-1]))
+        counts = self._counts[low:high]
+        block, rep, definition, num_levels = self._decode_chunks(data, starts[:-1], starts[1:], counts)
+        if rep is not None:
+            trim = ListTrim(rep, definition, self.layers, num_levels)
+            whole = stop - first == self.num_rows
+            trim.check(counts, *index.shape(slice(low, high)), positions=not whole)
+            if not whole:
+                entries, values = trim.row_range(first - int(index.first[low]), stop - first)
+                rep = rep[entries]
+                definition = None if definition is None else definition[entries]
+                block = slice_block(block, values.start, values.stop - values.start)
+            return self._finish(block, rep, definition, stop - first)
+        skip, count = first - int(index.first[low]), stop - first
+        if count != block.count:
+            block = slice_block(block, skip, count)
+            definition = None if definition is None else definition[skip : skip + count]
+        return self._finish(block, None, definition, count)
+
+    def _decode_rows(
+        self,
+        rows: npt.NDArray[np.int64],
+        of_row: Ints,
+        run_starts: Ints,
+        chunks: Ints,
+        buffers: list[Bytes],
+    ) -> Decoded:
+        """Scattered rows: ``of_row`` is the chunk of each, ``chunks`` are all chunks that were read."""
+        data = buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
+        index = self._ready()
+        sizes = self._starts[chunks + 1] - self._starts[chunks]
+        ends = np.cumsum(sizes)
+        _expect(data, int(ends[-1]))
+        counts = self._counts[chunks]
+        block, rep, definition, num_levels = self._decode_chunks(data, ends - sizes, ends, counts)
+        begins = index.first[chunks + 1] - index.first[chunks]  # rows that begin in each chunk
+        before = np.cumsum(begins) - begins
+        position = rows - index.first[of_row] + before[np.searchsorted(chunks, of_row)]
+        if rep is not None:
+            trim = ListTrim(rep, definition, self.layers, num_levels)
+            trim.check(counts, *index.shape(chunks))
+            entries, values = trim.rows(position, np.searchsorted(chunks, run_starts))
+            rep = rep[entries]
+            definition = None if definition is None else definition[entries]
+            return self._finish(take_block(block, values), rep, definition, len(rows))
+        definition = None if definition is None else definition[position]
+        return self._finish(take_block(block, position), None, definition, len(rows))
+
+    def _decode_chunks(
+        self, data: Bytes, starts: Ints, ends: Ints, counts: Ints
+    ) -> tuple[Block, Levels | None, Levels | None, Ints]:
+        """Values and levels of whole chunks, and how many levels each has."""
+        chunks = self._framing.parse(data, starts, ends)
+        num_levels = chunks.num_levels
+        if chunks.definition is not None and chunks.rep is None and not np.array_equal(num_levels, counts):
+            raise CorruptFileError("a mini-block chunk has more or fewer definition levels than values")
+        rep = None if chunks.rep is None else _decode_levels(self._rep_ce, chunks.rep, num_levels)
+        definition = (
+            None if chunks.definition is None else _decode_levels(self._def_ce, chunks.definition, num_levels)
+        )
+        return registry.decode_miniblock(self._value_ce, chunks.values, counts), rep, definition, num_levels
+
+    def _finish(self, block: Block, rep: Levels | None, definition: Levels | None, rows: int) -> Decoded:
+        if self._dictionary is not None:
+            block = self._look_up(block, definition)
+        return Decoded(block, rep, definition, self.layers, rows)
+
+    def _look_up(self, indices: Block, definition: Levels | None) -> Block:
+        """Values of dictionary indices; those of nulls mean nothing and become index 0."""
+        dictionary = self._dictionary
+        assert dictionary is not None
+        if not isinstance(indices, FixedBlock) or indices.bits not in _INDEX_BITS:
+            raise CorruptFileError("dictionary indices are not integers")
+        words = indices.words()
+        if definition is not None:
+            visible = levels.visible_mask(definition, self.layers)
+            valid = definition == 0 if visible is None else definition[visible] == 0
+            words = np.where(valid, words, words.dtype.type(0))
+        largest = int(words.max(initial=0))
+        if len(words) and largest >= dictionary.count:
+            raise CorruptFileError(f"index {largest} into a dictionary of {dictionary.count} items")
+        positions = words.astype(np.int64)
+        if len(words) * self._longest > _MAX_I32 and isinstance(dictionary, VariableBlock):
+            total = int(np.diff(dictionary.offsets)[positions].sum(dtype=np.int64))
+            if total > (_MAX_I32 if dictionary.offset_bits == 32 else _MAX_EXPANDED):
+                raise InvalidInputError(
+                    f"{len(words)} dictionary values expand to {total} bytes; read fewer rows at once"
+                )
+        return take_block(dictionary, positions)
+
+
+def _decode_levels(ce: Any, chunks: ChunkSet, counts: Ints) -> Levels:
+    block = registry.decode_blocks(ce, chunks, counts)
+    if len(counts) and (block.bits != 16 or block.count != int(counts.sum())):
+        raise CorruptFileError(f"levels are {block.count} numbers of {block.bits} bits")
+    words: Levels = block.words() if len(counts) else np.empty(0, np.uint16)
+    return words
+
+
+def _expect(data: Bytes, size: int) -> None:
+    if len(data) != size:
+        raise CorruptFileError(f"{len(data)} bytes were read where {size} belong to the page")
+
+
+def _block_bytes(block: Block | None) -> int:
+    if isinstance(block, FixedBlock):
+        return block.data.nbytes
+    if isinstance(block, VariableBlock):
+        return block.data.nbytes + block.offsets.nbytes
+    if isinstance(block, FslBlock):
+        return _block_bytes(block.child) + (0 if block.validity is None else block.validity.nbytes)
+    return 0
+
+
+# --------------------------------------------------------------------------- encode
+
+
+def encode(rows: LeafRows, options: EncodeOptions) -> EncodedPage:
+    """The rows as one mini-block page.
+
+    Raises:
+        InvalidInputError: there are no visible values (such pages are constant), or a chunk would
+            exceed what the format version allows.
+    """
+    from pilum.proto import encodings_pb2
+
+    if not rows.block.count:
+        raise InvalidInputError("a page without values cannot be a mini-block page")
+    large = options.version >= (2, 2)
+    encoded = registry.encode_miniblock(rows.block, options)
+    counts = encoded.counts
+    definition = rows.definition
+    if definition is not None and not definition.any():
+        definition = None
+    num_levels = counts
+    if rows.rep is not None:
+        num_levels = cut_levels(counts, levels.visible_mask(definition, rows.layers), len(rows.rep))
+    layout: dict[str, Any] = {}
+    parts = []
+    for name, stored in (("rep_compression", rows.rep), ("def_compression", definition)):
+        if stored is not None:
+            level_blocks = registry.encode_levels(stored, num_levels, options)
+            parts.append((level_blocks.data, level_blocks.sizes))
+            layout[name] = level_blocks.ce
+    parts += zip(encoded.buffers, encoded.sizes, strict=True)
+    framing = Framing(rows.rep is not None, definition is not None, len(encoded.buffers), large)
+    body, sizes = framing.assemble(num_levels, parts)
+    buffers = [pack_words(sizes, counts, large), body]
+    if rows.rep is not None:
+        buffers.append(pack_index(rows.rep, levels.max_rep(rows.layers), num_levels))
+    message = encodings_pb2.MiniBlockLayout(
+        value_compression=encoded.ce,
+        layers=cast(Any, rows.layers),
+        num_buffers=len(encoded.buffers),
+        repetition_index_depth=int(rows.rep is not None),
+        num_items=rows.block.count,
+        has_large_chunk=large,
+        **layout,
+    )
+    page = encodings_pb2.PageLayout(mini_block_layout=message)
+    return EncodedPage(buffers, page.SerializeToString(deterministic=True), rows.num_rows)

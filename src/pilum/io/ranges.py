@@ -1,0 +1,131 @@
+"""Which requests to make for a set of byte ranges, and how to cut the answers back (pure).
+
+```
+ranges      ██  ███      █████████████           asked for, in any order
+requests    ███████      ███████│█████           gap ≤ `gap` joined, longer than `max_size` split evenly
+```
+
+Implements spec/read-path.md, section 3.1, with one difference: ranges may come in any order and overlap.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pilum.errors import InvalidInputError
+
+__all__ = [
+    "EMPTY",
+    "Bytes",
+    "Range",
+    "assemble",
+    "check_range",
+    "merge_ranges",
+    "plan_requests",
+    "split_range",
+]
+
+Range: TypeAlias = tuple[int, int]
+"""Start and end of a byte range, end exclusive."""
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+"""The bytes of one range: contiguous, one-dimensional."""
+
+EMPTY: Bytes = np.empty(0, dtype=np.uint8)
+
+
+def check_range(path: str, start: int, end: int) -> None:
+    """Refuse a range that cannot exist.
+
+    Raises:
+        InvalidInputError: it begins before the file or ends before it begins.
+    """
+    if not 0 <= start <= end:
+        raise InvalidInputError(f"{path}: bytes {start}..{end} are not a range")
+
+
+def merge_ranges(ranges: Sequence[Range], gap: int) -> list[Range]:
+    """Join ranges that overlap or lie at most ``gap`` bytes apart; the result ascends.  Empty ranges vanish."""
+    merged: list[Range] = []
+    low, high = -1, -1
+    for start, end in sorted(ranges):
+        if not 0 <= start <= end:
+            raise InvalidInputError(f"bytes {start}..{end} are not a range")
+        if start == end:
+            continue
+        if low >= 0 and start <= high + gap:
+            high = max(high, end)
+            continue
+        if low >= 0:
+            merged.append((low, high))
+        low, high = start, end
+    if low >= 0:
+        merged.append((low, high))
+    return merged
+
+
+def split_range(start: int, end: int, max_size: int) -> list[Range]:
+    """Cut a range into the fewest pieces of at most ``max_size`` bytes, equal to within one byte."""
+    length = end - start
+    if length <= max_size:
+        return [(start, end)]
+    count = -(-length // max_size)
+    edges = [start + length * index // count for index in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def plan_requests(ranges: Sequence[Range], *, gap: int, max_size: int) -> list[Range]:
+    """The requests to make for ``ranges``: ascending, disjoint, each at most ``max_size`` bytes.
+
+    Args:
+        ranges: byte ranges in any order; they may overlap, repeat or be empty.
+        gap: bytes between two ranges that are read along rather than cost another request.
+        max_size: largest request.
+
+    Raises:
+        InvalidInputError: a range begins before the file or ends before it begins.
+
+    Example:
+        >>> plan_requests([(100, 200), (0, 10), (12, 20)], gap=4, max_size=60)
+        [(0, 20), (100, 150), (150, 200)]
+    """
+    return [piece for start, end in merge_ranges(ranges, gap) for piece in split_range(start, end, max_size)]
+
+
+def assemble(ranges: Sequence[Range], requests: Sequence[Range], buffers: Sequence[Bytes]) -> list[Bytes]:
+    """The bytes of each range, in the order asked for.
+
+    A range inside one buffer is a view of it; one that lies across several is copied together.
+
+    Args:
+        ranges: the ranges that were given to `plan_requests`.
+        requests: what it returned.
+        buffers: the answers, one a request.
+    """
+    starts = [start for start, _ in requests]
+    found: list[Bytes] = []
+    for start, end in ranges:
+        if start == end:
+            found.append(EMPTY)
+            continue
+        at = bisect_right(starts, start) - 1
+        base, limit = requests[at]
+        if end <= limit:
+            found.append(buffers[at][start - base : end - base])
+            continue
+        joined = np.empty(end - start, dtype=np.uint8)
+        position = start
+        while position < end:
+            base, limit = requests[at]
+            stop = min(end, limit)
+            joined[position - start : stop - start] = buffers[at][position - base : stop - base]
+            position = stop
+            at += 1
+        found.append(joined)
+    return found

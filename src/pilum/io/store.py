@@ -1,0 +1,222 @@
+"""What a store of objects is: keys to bytes, read by ranges.
+
+`Store` is the contract and, for stores that suspend, the machinery: planning, scheduling, counting and
+tracing around one method, `_fetch`, that asks the network.  `LocalStore` and `MemoryStore` never suspend and
+answer everything themselves.  Keys are ``/``-separated paths relative to the root of the store, which is the
+folder of a dataset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from time import perf_counter
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+
+from pilum import config
+from pilum.errors import StoreError
+from pilum.io.ranges import EMPTY, Bytes, Range, assemble, check_range, plan_requests
+from pilum.io.runtime import cancel_and_wait
+from pilum.io.scheduler import RequestScheduler
+from pilum.io.stats import IoStats
+from pilum.io.tracing import TRACE, Request
+
+__all__ = ["Infos", "ObjectInfo", "ObjectWriter", "Pieces", "Store"]
+
+T = TypeVar("T")
+
+
+class ObjectInfo(NamedTuple):
+    """An object in a store.
+
+    Attributes:
+        path: its key.
+        size: bytes.
+    """
+
+    path: str
+    size: int
+
+
+# Inside a store `list` is its method.
+Infos: TypeAlias = list[ObjectInfo]
+Pieces: TypeAlias = list[Bytes]
+
+
+class ObjectWriter:
+    """Writes one object front to back.  Nothing is visible under its key before `finish`."""
+
+    path: str
+
+    @property
+    def position(self) -> int:
+        """Bytes written so far."""
+        raise NotImplementedError
+
+    async def write(self, buffers: Sequence[Any]) -> None:
+        """Append buffers: anything with the buffer protocol, contiguous."""
+        raise NotImplementedError
+
+    async def finish(self) -> None:
+        """Make the object durable, then visible."""
+        raise NotImplementedError
+
+    async def abort(self) -> None:
+        """Leave no trace; does nothing after `finish`."""
+        raise NotImplementedError
+
+
+class Store:
+    """Keys to bytes.
+
+    A subclass that suspends implements `_fetch`, `head`, `list`, `put`, `delete` and `create`; it counts its
+    writes with `stats.note_write`.
+
+    Attributes:
+        uri: address; equal addresses name the same objects.
+        suspends: whether a call may wait for the network; if not, coroutines may be driven without a loop.
+        io_parallelism: requests worth having in flight.
+        block_size: bytes up to which reading along is cheaper than another request.
+        stats: counters of this store object.
+    """
+
+    suspends: bool = True
+    io_parallelism: int = 64
+    block_size: int = 65_536
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.stats = IoStats()
+        self.io_parallelism = config.io_parallelism(type(self).io_parallelism)
+        self._scheduler = RequestScheduler(self.io_parallelism)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.uri!r})"
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    async def get(self, path: str, start: int, end: int, *, who: str = "") -> Bytes:
+        """Bytes ``[start, end)`` of an object.
+
+        Args:
+            path: key.
+            start, end: byte range; an empty one makes no request.
+            who: what the bytes are for; appears in traces.
+
+        Raises:
+            NotFoundError: there is no such object.
+            StoreError: the object ends before the range does, or the store failed.
+        """
+        check_range(path, start, end)
+        if start == end:
+            return EMPTY
+        return await self._request(path, start, end, who)
+
+    async def get_ranges(self, path: str, ranges: Sequence[Range], *, who: str = "") -> Pieces:
+        """Several ranges of an object, in the order given.
+
+        Ranges that lie close together are fetched in one request, long ones in several; an answer that lies
+        in one piece of memory is a view.  Arguments and errors as for `get`.
+        """
+        if len(ranges) == 1:
+            start, end = ranges[0]
+            return [await self.get(path, start, end, who=who)]
+        requests = plan_requests(ranges, gap=self.block_size, max_size=config.max_request_size())
+        buffers = await _together([self._request(path, start, end, who) for start, end in requests])
+        return assemble(ranges, requests, buffers)
+
+    async def get_all(self, path: str, *, who: str = "") -> Bytes:
+        """A whole object."""
+        return await self._request(path, 0, None, who)
+
+    async def get_tail(
+        self, path: str, nbytes: int, *, size: int | None = None, who: str = ""
+    ) -> tuple[Bytes, int]:
+        """The last ``nbytes`` bytes of an object (all of it when it is shorter) and its size.
+
+        Args:
+            path: key.
+            nbytes: bytes wanted.
+            size: size of the object when it is known.
+            who: what the bytes are for.
+
+        Raises:
+            StoreError: the object is shorter than ``size``.
+        """
+        if size is None:
+            size = (await self.head(path)).size
+        return await self.get(path, max(0, size - nbytes), size, who=who), size
+
+    async def head(self, path: str) -> ObjectInfo:
+        """Size of an object."""
+        raise NotImplementedError
+
+    async def list(self, prefix: str) -> Infos:
+        """All objects below a folder (``""``: all), at any depth, sorted by path; none when it is missing."""
+        raise NotImplementedError
+
+    async def _fetch(self, path: str, start: int, end: int | None) -> Any:
+        """Make one request: bytes ``[start, end)``, or up to the end when ``end`` is None."""
+        raise NotImplementedError
+
+    async def _request(self, path: str, start: int, end: int | None, who: str) -> Bytes:
+        """One request: scheduled, checked, counted and traced."""
+        asked = 0 if end is None else end - start
+        log = TRACE.get()
+        started = perf_counter()
+        answer = await self._scheduler.run(asked, lambda: self._fetch(path, start, end))
+        data: Bytes = np.frombuffer(answer, dtype=np.uint8)
+        if end is not None and len(data) != asked:
+            raise StoreError(
+                f"{self.uri}/{path}: asked for bytes {start}..{end}, got {len(data)} of {asked} bytes"
+            )
+        self.stats.note_read(len(data))
+        if log is not None:
+            log.record(Request(path, start, start + len(data), started, perf_counter(), who, "get"))
+        return data
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
+        """Write a whole object, atomically and durably: readers see all of it or nothing.
+
+        Args:
+            path: key.
+            data: bytes-like.
+            if_absent: only when there is no such object; of several writers exactly one succeeds.
+
+        Raises:
+            AlreadyExistsError: ``if_absent`` and the object exists.
+            StoreError: the store failed.
+        """
+        raise NotImplementedError
+
+    async def delete(self, path: str) -> None:
+        """Remove an object.
+
+        Raises:
+            NotFoundError: there is none (object stores in the cloud may not notice).
+        """
+        raise NotImplementedError
+
+    async def create(self, path: str) -> ObjectWriter:
+        """Begin to write an object front to back."""
+        raise NotImplementedError
+
+
+async def _together(requests: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all at once; at the first failure the others are cancelled and have ended when it is raised."""
+    if len(requests) == 1:
+        return [await requests[0]]
+    tasks = [asyncio.ensure_future(request) for request in requests]
+    try:
+        if tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+        return [task.result() for task in tasks]
+    finally:
+        await cancel_and_wait(tasks)

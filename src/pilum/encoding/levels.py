@@ -194,6 +194,8 @@ def check_levels(rep: Levels | None, definition: Levels | None, layers: Layers) 
         if top and definition is not None and len(definition):
             raise CorruptFileError("a page of lists has no repetition levels")
         return
+    if definition is not None and len(definition) != len(rep):
+        raise CorruptFileError(f"{len(rep)} repetition levels but {len(definition)} definition levels")
     if len(rep) == 0:
         return
     found = int(rep.max())
@@ -201,11 +203,7 @@ def check_levels(rep: Levels | None, definition: Levels | None, layers: Layers) 
         raise CorruptFileError(f"repetition level {found} in a page of {top} list layers")
     if int(rep[0]) != top:
         raise CorruptFileError(f"the first entry has repetition level {int(rep[0])}, a row begins with {top}")
-    if definition is None:
-        return
-    if len(definition) != len(rep):
-        raise CorruptFileError(f"{len(rep)} repetition levels but {len(definition)} definition levels")
-    if not _is_stream(rep, definition, top, inside_limits(layers)):
+    if definition is not None and not _is_stream(rep, definition, top, inside_limits(layers)):
         raise CorruptFileError("repetition and definition levels contradict each other")
 
 

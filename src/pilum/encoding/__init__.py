@@ -1,0 +1,35 @@
+"""Encodings: pages of columns as bytes, and back.  Pure: no file, no store, no await.
+
+Reading a page: `open_page` makes a `PageDecoder`, which says what it must know first
+(``metadata_ranges``), turns rows into byte ranges (``schedule``) and bytes into `Decoded` values and
+levels; `assemble` makes an Arrow array of the decoded leaves of a column.  Writing is the mirror image:
+`shred` makes `LeafRows` of an Arrow array, `merge` and `slice_rows` collect and cut them, `encode_page`
+writes a page.  Inside: page layouts (``miniblock``, ``fullzip``, ``constant``), levels and structure
+(``levels``, ``structure``, ``assembly``), value codecs (``codecs``, chosen in ``selection``) and the loops
+they run (``kernels``).
+"""
+
+from pilum.encoding.codecs.base import EncodeOptions
+from pilum.encoding.page import Decoded, EncodedPage, LeafRows, PageDecoder, PageRead, PageSource, Range, Rows
+from pilum.encoding.pages import encode_page, open_page
+from pilum.encoding.structure import assemble, merge, row_factors, shred, size_of, slice_rows
+
+__all__ = [
+    "Decoded",
+    "EncodeOptions",
+    "EncodedPage",
+    "LeafRows",
+    "PageDecoder",
+    "PageRead",
+    "PageSource",
+    "Range",
+    "Rows",
+    "assemble",
+    "encode_page",
+    "merge",
+    "open_page",
+    "row_factors",
+    "shred",
+    "size_of",
+    "slice_rows",
+]

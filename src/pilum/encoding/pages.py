@@ -1,0 +1,126 @@
+"""Page layouts: which module reads a page, and which layout a page is written in.
+
+`spec/file-container-and-structure.md`, sections 4 and 4.6.  `LAYOUTS` is the whole registration: each
+layout is a module, imported on first use, with
+
+    decoder(source, version) -> PageDecoder
+    encode(rows, options)    -> EncodedPage
+
+The layout only depends on the rows of the page and, if the user asks for one, on the field metadata
+``lance-encoding:structural-encoding``.  Readers look at the page alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import pyarrow as pa
+
+from pilum.encoding import constant, levels, selection
+from pilum.encoding.blocks import Block, FixedBlock, FslBlock
+from pilum.encoding.codecs.base import EncodeOptions
+from pilum.encoding.page import EncodedPage, LeafRows, PageDecoder, PageSource
+from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
+
+__all__ = ["LAYOUTS", "encode_page", "open_page"]
+
+LAYOUTS: dict[str, str] = {
+    "mini_block_layout": "miniblock",
+    "full_zip_layout": "fullzip",
+    "constant_layout": "constant",
+}
+_MISSING = {"blob_layout": "blob", "sparse_layout": "sparse"}  # known, not built
+
+_LONG_VALUE = 256  # bytes; pages with longer values are written as full-zip
+_LONGEST_IN_2_1 = 8192  # bytes; a 2.1 chunk holds 32 KiB and at least two values
+_LEVEL_BITS = 131072  # bits of levels per page (5.5)
+_MAX_LEVELS = 65535  # per chunk
+
+_modules: dict[str, Any] = {}  # owned by this module; filled once per name
+
+
+def _module(name: str) -> Any:
+    found = _modules.get(name)
+    if found is None:
+        found = _modules[name] = import_module(f"pilum.encoding.{name}")
+    return found
+
+
+def open_page(source: PageSource, version: tuple[int, int]) -> PageDecoder:
+    """The decoder of a page.
+
+    Args:
+        source: the page; its ``layout`` is a ``PageLayout`` message.
+        version: of the file, (2, 1) or later.  Layouts check what it allows.
+
+    Raises:
+        CorruptFileError: the layout contradicts itself, the buffers or the version.
+        UnsupportedError: blob and sparse layouts, unknown codecs.
+    """
+    name = source.layout.WhichOneof("layout")
+    if name is None:
+        raise CorruptFileError("the page names no layout")
+    module = LAYOUTS.get(name)
+    if module is None:
+        if name == "sparse_layout" and version < (2, 3):
+            raise CorruptFileError(f"sparse page in a file of version {version[0]}.{version[1]}")
+        raise UnsupportedError(f"page layout {_MISSING.get(name, name)} is not supported")
+    decoder: PageDecoder = _module(module).decoder(source, version)
+    return decoder
+
+
+def encode_page(
+    rows: LeafRows, *, options: EncodeOptions, structural: str | None = None, arrow_type: Any = None
+) -> EncodedPage:
+    """Write rows as one page.
+
+    Args:
+        rows: at least one row.
+        options: of the leaf field.
+        structural: ``"miniblock"`` or ``"fullzip"``, the wish of the top-level field, granted where the
+            layout can hold the rows; None leaves the choice to the length of the values.
+        arrow_type: of the leaf; only dictionaries make a difference (they are never scalar constants).
+
+    Raises:
+        InvalidInputError: no rows, another ``structural``, or a codec that cannot hold the values.
+    """
+    if structural is not None and structural.lower() not in ("miniblock", "fullzip"):
+        raise InvalidInputError(f"unknown structural encoding {structural!r}; use miniblock or fullzip")
+    if not rows.num_rows:
+        raise InvalidInputError("a page needs at least one row")
+    scalar = arrow_type is None or not pa.types.is_dictionary(arrow_type)
+    page = constant.encode(rows, options, scalar=scalar)
+    if page is not None:
+        return page
+    encoded: EncodedPage = _module(choose_layout(rows, options, structural)).encode(rows, options)
+    return encoded
+
+
+def choose_layout(rows: LeafRows, options: EncodeOptions, structural: str | None) -> str:
+    """Mini-block or full-zip (4.6, steps 4, 8 and 9) for rows that are not constant."""
+    longest = selection.longest_value(rows.block)
+    if _too_many_levels(rows) or (options.version < (2, 2) and longest > _LONGEST_IN_2_1):
+        return "fullzip" if _zippable(rows.block) else "miniblock"
+    if structural is not None:
+        wanted = structural.lower()
+        return wanted if wanted == "miniblock" or _zippable(rows.block) else "miniblock"
+    return "miniblock" if longest < _LONG_VALUE else "fullzip"
+
+
+def _too_many_levels(rows: LeafRows) -> bool:
+    """Whether so many entries have no value that the levels of a mini-block chunk could overflow.
+
+    The file writer cuts pages of lists long before; what is left is a single row.
+    """
+    if rows.rep is None or len(rows.rep) == rows.block.count:
+        return False
+    bits = levels.max_rep(rows.layers).bit_length() + levels.max_def(rows.layers).bit_length()
+    return len(rows.rep) > min(_LEVEL_BITS // bits, _MAX_LEVELS)
+
+
+def _zippable(block: Block) -> bool:
+    """Whether full-zip has a form for the values: whole bytes, or bits that become bytes."""
+    if isinstance(block, FslBlock):
+        return _zippable(block.child)
+    return not isinstance(block, FixedBlock) or block.bits == 1 or block.bits % 8 == 0

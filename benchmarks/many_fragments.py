@@ -112,7 +112,9 @@ def measure(uri: str, cold: bool, rounds: int) -> tuple[float, float]:
 
 def main() -> None:
     """Write the data, measure, print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--sizes", default="500,2000,8000,50000")
     parser.add_argument("--worker")

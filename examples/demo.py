@@ -37,7 +37,9 @@ def show(title: str, table: pa.Table, rows: int = 6) -> None:
     """Print the first rows of an Arrow table."""
     view = Table(title=title, title_justify="left", title_style="bold")
     for name in table.column_names:
-        view.add_column(name, justify="right" if pa.types.is_primitive(table.schema.field(name).type) else "left")
+        view.add_column(
+            name, justify="right" if pa.types.is_primitive(table.schema.field(name).type) else "left"
+        )
     for row in table.slice(0, rows).to_pylist():
         view.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     if table.num_rows > rows:
@@ -80,11 +82,15 @@ def flights_story(root: Path) -> pilum.LanceDataset:
     uri = root / "flights.lance"
     console.rule("[bold]Flights: a table with versions")
     ds, ms = timed(lambda: pilum.write_dataset(table.slice(0, 300_000), uri, max_rows_per_file=50_000))
-    console.print(f"wrote 300,000 rows in {len(ds.get_fragments())} fragments: {ms:.0f} ms, version {ds.version}")
+    console.print(
+        f"wrote 300,000 rows in {len(ds.get_fragments())} fragments: {ms:.0f} ms, version {ds.version}"
+    )
     _, ms = timed(lambda: ds.insert(table.slice(300_000)))
     console.print(f"appended {table.num_rows - 300_000:,} rows: {ms:.0f} ms, version {ds.version}")
     gone, ms = timed(lambda: ds.delete("dep_time IS NULL"))
-    console.print(f"deleted {gone['num_deleted_rows']:,} cancelled flights: {ms:.0f} ms, version {ds.version}")
+    console.print(
+        f"deleted {gone['num_deleted_rows']:,} cancelled flights: {ms:.0f} ms, version {ds.version}"
+    )
 
     late, ms = timed(
         lambda: ds.to_table(
@@ -102,7 +108,10 @@ def flights_story(root: Path) -> pilum.LanceDataset:
     for one in ds.versions():
         counts = one["metadata"]
         history.add_row(
-            str(one["version"]), f"{int(counts['total_rows']):,}", counts["total_fragments"], counts["total_deletion_files"]
+            str(one["version"]),
+            f"{int(counts['total_rows']):,}",
+            counts["total_fragments"],
+            counts["total_deletion_files"],
         )
     console.print(history)
     old = ds.checkout_version(1)
@@ -113,13 +122,17 @@ def flights_story(root: Path) -> pilum.LanceDataset:
     console.print(Panel(scanner.analyze_plan().rstrip(), title="analyze_plan", title_align="left"))
     with pilum.trace() as log:
         pilum.dataset(uri).to_table(columns=["distance"], filter="distance > 4000")
-    requests = Table(title="Every request of a cold query (first ten)", title_justify="left", title_style="bold")
+    requests = Table(
+        title="Every request of a cold query (first ten)", title_justify="left", title_style="bold"
+    )
     for name, justify in (("asked by", "left"), ("file", "left"), ("bytes", "right"), ("time", "right")):
         requests.add_column(name, justify=justify)  # type: ignore[arg-type]
     for request in log.requests[:10]:
         name = request.path if len(request.path) < 44 else request.path[:20] + "…" + request.path[-20:]
         size = f"{request.start:,}-{request.end:,}"
-        requests.add_row(request.who or "-", name, size, f"{(request.finished - request.started) * 1e6:.0f} µs")
+        requests.add_row(
+            request.who or "-", name, size, f"{(request.finished - request.started) * 1e6:.0f} µs"
+        )
     requests.caption = f"{len(log.requests)} requests"
     console.print(requests)
     return ds
@@ -149,13 +162,18 @@ def digits_story(root: Path) -> pilum.LanceDataset:
         opened = await pilum.aio.dataset(root / "digits.lance")
         queries = [table["image"][row].as_py() for row in range(100)]
         results = await asyncio.gather(
-            *(opened.to_table(columns=["label"], nearest={"column": "image", "q": q, "k": 2}) for q in queries)
+            *(
+                opened.to_table(columns=["label"], nearest={"column": "image", "q": q, "k": 2})
+                for q in queries
+            )
         )
         labels = table["label"].to_pylist()
         return sum(result["label"][1].as_py() == labels[row] for row, result in enumerate(results))
 
     right, ms = timed(lambda: asyncio.run(many()))
-    console.print(f"100 concurrent asyncio queries: {ms:.0f} ms; the second nearest has the same label in {right} of 100")
+    console.print(
+        f"100 concurrent asyncio queries: {ms:.0f} ms; the second nearest has the same label in {right} of 100"
+    )
     return ds
 
 
@@ -173,7 +191,9 @@ def compare(flights: pilum.LanceDataset, digits: pilum.LanceDataset) -> None:
     query = digits.take([7])["image"][0].as_py()
     nearest = {"column": "image", "q": query, "k": 10}
     ids = digits.to_table(columns=["id"], nearest=nearest)["id"].to_pylist()
-    their_ids = lance.dataset(digits.uri).to_table(columns=["id", "_distance"], nearest=nearest)["id"].to_pylist()
+    their_ids = (
+        lance.dataset(digits.uri).to_table(columns=["id", "_distance"], nearest=nearest)["id"].to_pylist()
+    )
     console.print(f"digits: ten nearest of digit 7, ids equal: {ids == their_ids}")
     if not same or ids != their_ids:
         raise SystemExit("the reference and pilum disagree")

@@ -166,7 +166,9 @@ def test_a_writer_killed_at_any_moment_leaves_a_readable_version(tmp_path: Path)
     # takes most of the time, so two run side by side (they also race for versions).
     for _ in range(25):
         writers = [
-            subprocess.Popen([sys.executable, "-c", WRITER, str(uri)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(uri)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
             for _ in range(2)
         ]
         for writer in writers:

@@ -24,13 +24,17 @@ def expected(matrix: np.ndarray, query: np.ndarray, metric: str) -> np.ndarray:
     return 1 - x @ q / np.linalg.norm(x, axis=1) / np.linalg.norm(q)
 
 
-def written(matrix: np.ndarray, uri: str, nulls: list[int] | None = None, **options: int) -> pilum.LanceDataset:
+def written(
+    matrix: np.ndarray, uri: str, nulls: list[int] | None = None, **options: int
+) -> pilum.LanceDataset:
     arrow_type = pa.list_(pa.from_numpy_dtype(matrix.dtype), matrix.shape[1])
     values = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
     if nulls:
         mask = np.zeros(len(matrix), dtype=bool)
         mask[nulls] = True
-        values = pa.array([None if hidden else row for hidden, row in zip(mask, list(matrix), strict=True)], arrow_type)
+        values = pa.array(
+            [None if hidden else row for hidden, row in zip(mask, list(matrix), strict=True)], arrow_type
+        )
     table = pa.table({"id": np.arange(len(matrix)), "vec": values})
     return pilum.write_dataset(table, uri, **options)
 
@@ -48,7 +52,9 @@ def test_equals_numpy(tmp_path, metric: str, dtype: type, rows_per_file: int) ->
     assert got.column_names == ["id", "_distance"]
     assert got["id"].to_pylist() == order.tolist()
     assert got["_distance"].type == pa.float32()
-    np.testing.assert_allclose(got["_distance"].to_numpy(), truth[order], rtol=2e-3 if dtype == np.float16 else 1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        got["_distance"].to_numpy(), truth[order], rtol=2e-3 if dtype == np.float16 else 1e-5, atol=1e-5
+    )
 
 
 def test_ties_go_to_the_lower_row_and_k_may_exceed_the_table(tmp_path) -> None:
@@ -86,7 +92,9 @@ def test_distance_range(tmp_path) -> None:
     ds = written(matrix, tmp_path / "t.lance", max_rows_per_file=100)
     truth = expected(matrix, matrix[0], "l2")
     low, high = 20.0, 40.0
-    got = ds.to_table(columns=["id"], nearest={"column": "vec", "q": matrix[0], "k": 700, "distance_range": (low, high)})
+    got = ds.to_table(
+        columns=["id"], nearest={"column": "vec", "q": matrix[0], "k": 700, "distance_range": (low, high)}
+    )
     assert sorted(got["id"].to_pylist()) == np.flatnonzero((truth >= low) & (truth < high)).tolist()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -159,7 +159,9 @@ class AsyncLanceDataset:
         """All rows of a scan as one table."""
         return await self.scanner(columns, filter, **options).to_table()
 
-    async def to_batches(self, columns: Any = None, filter: Any = None, **options: Any) -> AsyncIterator[pa.RecordBatch]:
+    async def to_batches(
+        self, columns: Any = None, filter: Any = None, **options: Any
+    ) -> AsyncGenerator[pa.RecordBatch, None]:
         """A primed stream of batches: the await initialises the first fragments."""
         return await self.scanner(columns, filter, **options).to_batches()
 
@@ -275,7 +277,9 @@ class AsyncLanceScanner:
     def __init__(self, snapshot: Snapshot, request: ScanRequest) -> None:
         self.snapshot = snapshot
         self.request = request
-        self._plan: Any = plan_search(snapshot, request) if request.nearest is not None else plan_scan(snapshot, request)
+        self._plan: Any = (
+            plan_search(snapshot, request) if request.nearest is not None else plan_scan(snapshot, request)
+        )
 
     @property
     def projected_schema(self) -> pa.Schema:
@@ -293,7 +297,7 @@ class AsyncLanceScanner:
             return await search(self._plan)
         return await scan_table(self._plan)
 
-    async def to_batches(self) -> AsyncIterator[pa.RecordBatch]:
+    async def to_batches(self) -> AsyncGenerator[pa.RecordBatch, None]:
         """A primed stream of batches.  Close it (``aclosing``) when it is not read to the end."""
         if self.request.nearest is not None:
             return _stream_of(await search(self._plan))
@@ -308,7 +312,7 @@ class AsyncLanceScanner:
         if self.request.limit is not None or self.request.offset is not None:
             raise InvalidInputError("count_rows does not combine with limit or offset")
         if self.request.nearest is not None:
-            return (await self.to_table()).num_rows
+            return int((await self.to_table()).num_rows)
         return await count(self._plan)
 
     def explain_plan(self, verbose: bool = False) -> str:
@@ -357,7 +361,9 @@ class AsyncLanceFragment:
         """All rows of a scan of this fragment."""
         return await self.scanner(columns, filter, **options).to_table()
 
-    async def to_batches(self, columns: Any = None, filter: Any = None, **options: Any) -> AsyncIterator[pa.RecordBatch]:
+    async def to_batches(
+        self, columns: Any = None, filter: Any = None, **options: Any
+    ) -> AsyncGenerator[pa.RecordBatch, None]:
         """A primed stream of batches."""
         return await self.scanner(columns, filter, **options).to_batches()
 
@@ -375,7 +381,9 @@ class AsyncLanceFragment:
         if len(positions) > 1 and bool((np.diff(positions) <= 0).any()):
             raise InvalidInputError("fragment take needs strictly increasing positions")
         snapshot = self.dataset.snapshot
-        return await take_positions(snapshot, [self.metadata], positions, resolve(snapshot.manifest.schema, columns))
+        return await take_positions(
+            snapshot, [self.metadata], positions, resolve(snapshot.manifest.schema, columns)
+        )
 
 
 def scan_request(
@@ -391,7 +399,9 @@ def scan_request(
     """
     unknown = set(options) - _OPTIONS
     if unknown:
-        raise TypeError(f"scan got an unexpected option {sorted(unknown)[0]!r}; known: {', '.join(sorted(_OPTIONS))}")
+        raise TypeError(
+            f"scan got an unexpected option {sorted(unknown)[0]!r}; known: {', '.join(sorted(_OPTIONS))}"
+        )
     chosen = {name: value for name, value in options.items() if value is not None and name in _USED}
     if fragments is not None:
         chosen["fragment_ids"] = tuple(getattr(one, "fragment_id", one) for one in fragments)
@@ -422,7 +432,9 @@ _OPTIONS = _USED | {"scan_in_order", "use_stats", "use_scalar_index", "fast_sear
 
 def _positions(indices: Any) -> Any:
     if isinstance(indices, (pa.Array, pa.ChunkedArray)):
-        indices = indices.to_numpy(zero_copy_only=False) if isinstance(indices, pa.Array) else indices.to_numpy()
+        indices = (
+            indices.to_numpy(zero_copy_only=False) if isinstance(indices, pa.Array) else indices.to_numpy()
+        )
     array = np.asarray(indices if len(indices) else [], dtype=None if len(indices) else np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"row positions must be integers, got {array.dtype}")
@@ -449,6 +461,6 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-async def _stream_of(table: pa.Table) -> AsyncIterator[pa.RecordBatch]:
+async def _stream_of(table: pa.Table) -> AsyncGenerator[pa.RecordBatch, None]:
     for batch in table.to_batches():
         yield batch

@@ -14,10 +14,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
 import pyarrow as pa
 
 from pilum.dataset.inputs import InputStream, cut_batches
-from pilum.errors import AlreadyExistsError, CommitConflictError, InvalidInputError, NotFoundError, UnsupportedError
+from pilum.errors import (
+    AlreadyExistsError,
+    CommitConflictError,
+    InvalidInputError,
+    NotFoundError,
+    UnsupportedError,
+)
 from pilum.file import FileWriter
 from pilum.io import Store
 from pilum.schema import Schema
@@ -35,7 +42,9 @@ from pilum.table import (
 
 __all__ = ["WriteOptions", "write"]
 
-_RESERVED = frozenset({"_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"})
+_RESERVED = frozenset(
+    {"_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"}
+)
 _VERSIONS: Mapping[str, tuple[int, int]] = {"stable": (2, 2), "2.2": (2, 2), "2.1": (2, 1)}
 
 
@@ -59,7 +68,9 @@ class WriteOptions:
         if version is not None and version not in _VERSIONS:
             known = ", ".join(_VERSIONS)
             if version in ("next", "2.3", "2.0", "legacy", "0.1"):
-                raise UnsupportedError(f"data_storage_version {version!r} cannot be written; use one of {known}")
+                raise UnsupportedError(
+                    f"data_storage_version {version!r} cannot be written; use one of {known}"
+                )
             raise InvalidInputError(f"unknown data_storage_version {version!r}; use one of {known}")
 
 
@@ -73,7 +84,9 @@ async def write(store: Store, data: InputStream, options: WriteOptions) -> Manif
     """
     current = await _current(store)
     if current is not None and options.mode == "create":
-        raise AlreadyExistsError(f"dataset already exists: {store.uri}; use mode='append' or mode='overwrite'")
+        raise AlreadyExistsError(
+            f"dataset already exists: {store.uri}; use mode='append' or mode='overwrite'"
+        )
     check_schema(data.schema)
     appending = current is not None and options.mode == "append"
     if appending:
@@ -174,7 +187,9 @@ def _matching(table: Schema, rows: pa.Schema) -> Schema:
             )
         expected = by_name[field.name].arrow_type
         if not _same_type(field.type, expected):
-            raise InvalidInputError(f"append: column {field.name!r} is {field.type}, the dataset has {expected}")
+            raise InvalidInputError(
+                f"append: column {field.name!r} is {field.type}, the dataset has {expected}"
+            )
     for name, existing in by_name.items():
         if name not in rows.names and not existing.nullable:
             raise InvalidInputError(f"append: the required column {name!r} is missing")
@@ -200,7 +215,9 @@ def _conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
         if not column.type.equals(field.arrow_type):
             column = column.cast(field.arrow_type)
         if column.null_count and not field.nullable:
-            raise InvalidInputError(f"column {field.name!r} is not nullable but holds {column.null_count} nulls")
+            raise InvalidInputError(
+                f"column {field.name!r} is not nullable but holds {column.null_count} nulls"
+            )
         arrays.append(column)
     if not arrays:
         return batch
@@ -219,4 +236,3 @@ async def _remove(store: Store, fragments: list[Fragment]) -> None:
         for data_file in fragment.files:
             with contextlib.suppress(Exception):
                 await store.delete("data/" + data_file.path)
-

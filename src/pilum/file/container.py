@@ -23,7 +23,15 @@ from typing import Any
 from pilum.encoding import PageSource, Range
 from pilum.errors import CorruptFileError, UnsupportedError, located
 
-__all__ = ["ALIGNMENT", "FOOTER_SIZE", "Footer", "PAGE_LAYOUT_URL", "parse_column", "parse_footer", "parse_table"]
+__all__ = [
+    "ALIGNMENT",
+    "FOOTER_SIZE",
+    "PAGE_LAYOUT_URL",
+    "Footer",
+    "parse_column",
+    "parse_footer",
+    "parse_table",
+]
 
 ALIGNMENT = 64
 FOOTER_SIZE = 40
@@ -65,9 +73,13 @@ def parse_footer(tail: bytes, size: int, path: str) -> Footer:
     """
     if size < FOOTER_SIZE or len(tail) < FOOTER_SIZE:
         raise CorruptFileError(located(f"{size} bytes are too short for a Lance file", path=path))
-    columns_start, column_table, buffer_table, buffers, columns, major, minor, magic = _FOOTER.unpack(tail[-FOOTER_SIZE:])
+    columns_start, column_table, buffer_table, buffers, columns, major, minor, magic = _FOOTER.unpack(
+        tail[-FOOTER_SIZE:]
+    )
     if magic != MAGIC:
-        raise CorruptFileError(located(f"not a Lance file: it ends in {magic!r} instead of {MAGIC!r}", path=path))
+        raise CorruptFileError(
+            located(f"not a Lance file: it ends in {magic!r} instead of {MAGIC!r}", path=path)
+        )
     version = (major, minor)
     if version not in _VERSIONS:
         old = _OLD_VERSIONS.get(version)
@@ -75,11 +87,17 @@ def parse_footer(tail: bytes, size: int, path: str) -> Footer:
             raise UnsupportedError(located(f"file format {old or '2.3'} is not supported yet", path=path))
         raise CorruptFileError(located(f"unknown file format {major}.{minor}", path=path, offset=size - 8))
     if not columns_start <= column_table <= buffer_table <= size - FOOTER_SIZE:
-        raise CorruptFileError(located("the footer's positions are not ascending or leave the file", path=path))
+        raise CorruptFileError(
+            located("the footer's positions are not ascending or leave the file", path=path)
+        )
     if buffers < 1 or buffer_table + 16 * buffers > size - FOOTER_SIZE:
-        raise CorruptFileError(located(f"{buffers} global buffers do not fit their table", path=path, offset=buffer_table))
+        raise CorruptFileError(
+            located(f"{buffers} global buffers do not fit their table", path=path, offset=buffer_table)
+        )
     if column_table + 16 * columns > buffer_table:
-        raise CorruptFileError(located(f"{columns} columns do not fit their table", path=path, offset=column_table))
+        raise CorruptFileError(
+            located(f"{columns} columns do not fit their table", path=path, offset=column_table)
+        )
     return Footer(size, columns_start, column_table, buffer_table, buffers, columns, version)
 
 
@@ -90,10 +108,14 @@ def parse_table(data: bytes, low: int, high: int, path: str, what: str, align: i
     for start, size in zip(numbers[::2], numbers[1::2], strict=True):
         if start < low or size > high or start + size > high:
             raise CorruptFileError(
-                located(f"{what} of {size} bytes at {start} lies outside [{low}, {high})", path=path, offset=start)
+                located(
+                    f"{what} of {size} bytes at {start} lies outside [{low}, {high})", path=path, offset=start
+                )
             )
         if start % align:
-            raise CorruptFileError(located(f"{what} is not aligned to {align} bytes", path=path, offset=start))
+            raise CorruptFileError(
+                located(f"{what} is not aligned to {align} bytes", path=path, offset=start)
+            )
         ranges.append((start, start + size))
     return ranges
 
@@ -111,7 +133,9 @@ def parse_column(data: bytes, footer: Footer, path: str, column: int) -> list[Pa
     try:
         message = container_pb2.ColumnMetadata.FromString(data)
     except DecodeError as error:
-        raise CorruptFileError(located(f"column metadata is not a valid message: {error}", path=path, column=column)) from None
+        raise CorruptFileError(
+            located(f"column metadata is not a valid message: {error}", path=path, column=column)
+        ) from None
     if not message.HasField("encoding"):
         raise CorruptFileError(located("the column has no encoding", path=path, column=column))
     pages = message.pages
@@ -122,19 +146,29 @@ def parse_column(data: bytes, footer: Footer, path: str, column: int) -> list[Pa
         offsets, sizes = tuple(page.buffer_offsets), tuple(page.buffer_sizes)
         if len(offsets) != len(sizes):
             raise CorruptFileError(
-                located(f"{len(offsets)} buffer offsets, {len(sizes)} sizes", path=path, column=column, page=number)
+                located(
+                    f"{len(offsets)} buffer offsets, {len(sizes)} sizes",
+                    path=path,
+                    column=column,
+                    page=number,
+                )
             )
         for offset, size in zip(offsets, sizes, strict=True):
             if offset % ALIGNMENT or offset + size > footer.size:
                 raise CorruptFileError(
                     located(
                         f"a page buffer of {size} bytes is misaligned or leaves the file of {footer.size} bytes",
-                        path=path, column=column, page=number, offset=offset,
-                    )  # fmt: skip
+                        path=path,
+                        column=column,
+                        page=number,
+                        offset=offset,
+                    )
                 )
         encoding = page.encoding
         if encoding.WhichOneof("location") != "direct":
-            raise CorruptFileError(located("the page has no inline encoding", path=path, column=column, page=number))
+            raise CorruptFileError(
+                located("the page has no inline encoding", path=path, column=column, page=number)
+            )
         try:
             layout = _layout_of(encoding.direct.encoding)
         except CorruptFileError as error:
@@ -155,7 +189,9 @@ def _layout_of(data: bytes) -> Any:
         wrapped = AnyMessage.FromString(data)
         _, slash, name = wrapped.type_url.rpartition("/")
         if not slash or name != PAGE_LAYOUT_URL[1:]:
-            raise CorruptFileError(f"unexpected page encoding {wrapped.type_url!r}, expected {PAGE_LAYOUT_URL!r}")
+            raise CorruptFileError(
+                f"unexpected page encoding {wrapped.type_url!r}, expected {PAGE_LAYOUT_URL!r}"
+            )
         return encodings_pb2.PageLayout.FromString(wrapped.value)
     except DecodeError as error:
         raise CorruptFileError(f"the page encoding is not a valid message: {error}") from None

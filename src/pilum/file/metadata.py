@@ -112,7 +112,18 @@ class FileMetadata:
         buffers: ranges of the global buffers; 0 is the file descriptor.
     """
 
-    __slots__ = ("_columns", "_ranges", "_sections", "_sections_start", "buffers", "footer", "num_rows", "path", "projections", "schema")
+    __slots__ = (
+        "_columns",
+        "_ranges",
+        "_sections",
+        "_sections_start",
+        "buffers",
+        "footer",
+        "num_rows",
+        "path",
+        "projections",
+        "schema",
+    )
 
     def __init__(
         self, path: str, footer: Footer, schema: Schema, num_rows: int, buffers: list[Range],
@@ -170,8 +181,9 @@ class FileMetadata:
             raise CorruptFileError(
                 located(
                     f"the column's pages hold {found.num_rows} rows, the file says {self.num_rows * scale}",
-                    path=self.path, column=column,
-                )  # fmt: skip
+                    path=self.path,
+                    column=column,
+                )
             )
         return found
 
@@ -235,4 +247,3 @@ async def load_metadata(
     if footer.columns_start >= tail_start:
         sections = await section(footer.columns_start, footer.column_table, "metadata")
     return FileMetadata(path, footer, schema, num_rows, buffers, ranges, sections, footer.columns_start)
-

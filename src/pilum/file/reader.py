@@ -14,7 +14,7 @@ the streams of `pilum.file.stream` are made of it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,16 @@ __all__ = ["FileReader"]
 # Decoding more bytes than this leaves the event loop for the pool.
 _OFFLOAD_BYTES = 256 << 10
 # What damaged bytes can make NumPy, Arrow or protobuf raise in spite of all checks; all mean the same.
-_DAMAGE = (ValueError, IndexError, KeyError, OverflowError, ArithmeticError, MemoryError, TypeError, pa.ArrowException)
+_DAMAGE = (
+    ValueError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    ArithmeticError,
+    MemoryError,
+    TypeError,
+    pa.ArrowException,
+)
 _MAX_PROJECTIONS = 8
 
 
@@ -151,7 +160,9 @@ class FileReader:
         """A reader of the same file that serves data from ``body``, or from the store if None."""
         if self._body is body:
             return self
-        return FileReader(self.store, self.path, self.metadata, self._schema, self._indices, self._cache, body)
+        return FileReader(
+            self.store, self.path, self.metadata, self._schema, self._indices, self._cache, body
+        )
 
     @property
     def num_rows(self) -> int:
@@ -195,10 +206,12 @@ class FileReader:
             InvalidInputError: rows out of range, unknown column.
             CorruptFileError: the bytes contradict the format.
         """
-        wanted = range(0, self.num_rows) if rows is None else check_rows(rows, self.num_rows)
+        wanted = range(self.num_rows) if rows is None else check_rows(rows, self.num_rows)
         resolved = self._known_projection(projection) or await self._projection(self._schema_of(projection))
         if not len(wanted):
-            return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in resolved.arrow], schema=resolved.arrow)
+            return pa.RecordBatch.from_arrays(
+                [pa.array([], f.type) for f in resolved.arrow], schema=resolved.arrow
+            )
         await self._initialise(resolved, wanted)
         return await self.execute(self.schedule(resolved, wanted))
 
@@ -215,8 +228,11 @@ class FileReader:
             plan = result  # positions had to be looked up first
 
     async def read_tasks(
-        self, selection: Selection = None, batch_size: int = 8192, projection: Schema | Sequence[str] | None = None
-    ) -> AsyncIterator[ReadTask]:
+        self,
+        selection: Selection = None,
+        batch_size: int = 8192,
+        projection: Schema | Sequence[str] | None = None,
+    ) -> AsyncGenerator[ReadTask, None]:
         """A primed stream of `ReadTask`: a row count and an awaitable that gives the batch.  See `stream`."""
         from pilum.file import stream
 
@@ -224,7 +240,7 @@ class FileReader:
 
     async def read_stream(
         self, selection: Selection = None, batch_size: int = 8192, batch_readahead: int | None = None
-    ) -> AsyncIterator[pa.RecordBatch]:
+    ) -> AsyncGenerator[pa.RecordBatch, None]:
         """A primed stream of batches of all columns, in row order.  See `stream`."""
         return await self.read_stream_projected(selection, batch_size, batch_readahead)
 
@@ -234,7 +250,7 @@ class FileReader:
         batch_size: int = 8192,
         batch_readahead: int | None = None,
         projection: Schema | Sequence[str] | None = None,
-    ) -> AsyncIterator[pa.RecordBatch]:
+    ) -> AsyncGenerator[pa.RecordBatch, None]:
         """A primed stream of batches of some columns, in row order.  See `stream`."""
         from pilum.file import stream
 
@@ -242,13 +258,16 @@ class FileReader:
 
     async def read_range(
         self, start: int, stop: int, batch_size: int = 8192, projection: Schema | Sequence[str] | None = None
-    ) -> AsyncIterator[pa.RecordBatch]:
+    ) -> AsyncGenerator[pa.RecordBatch, None]:
         """A primed stream of the rows ``[start, stop)``."""
         return await self.read_stream_projected(range(start, stop), batch_size, None, projection)
 
     async def read_ranges(
-        self, ranges: Sequence[range], batch_size: int = 8192, projection: Schema | Sequence[str] | None = None
-    ) -> AsyncIterator[pa.RecordBatch]:
+        self,
+        ranges: Sequence[range],
+        batch_size: int = 8192,
+        projection: Schema | Sequence[str] | None = None,
+    ) -> AsyncGenerator[pa.RecordBatch, None]:
         """A primed stream of the rows of sorted, disjoint ranges; batches are full across ranges."""
         return await self.read_stream_projected(list(ranges), batch_size, None, projection)
 
@@ -259,7 +278,7 @@ class FileReader:
             raise InvalidInputError(f"global buffer {index} does not exist: {self.path} has {len(buffers)}")
         low, high = buffers[index]
         (data,) = await self._fetch([(low, high)], who="global buffer")
-        return bytes(data)
+        return data.tobytes()
 
     # -- initialise -------------------------------------------------------------------------------------
 
@@ -325,8 +344,8 @@ class FileReader:
         if missing:
             ranges = [metadata.column_range(number) for number in missing]
             by_number = dict(zip(numbers, scales, strict=True))
-            for number, data in zip(missing, await self._fetch(ranges, who="metadata"), strict=True):
-                column = metadata.parse_column(number, bytes(data), by_number[number])
+            for number, fetched in zip(missing, await self._fetch(ranges, who="metadata"), strict=True):
+                column = metadata.parse_column(number, fetched.tobytes(), by_number[number])
                 if cache is not None:
                     cache.put((self.store.uri, self.path, number), column, column.nbytes)
                 found[number] = column
@@ -430,7 +449,9 @@ class FileReader:
     def _name(self, resolved: _Projection, leaf: int) -> str:
         return repr(resolved.schema.leaves()[leaf].name)
 
-    def _damaged(self, error: BaseException, resolved: _Projection, leaf: int, page: int | None) -> PilumError:
+    def _damaged(
+        self, error: BaseException, resolved: _Projection, leaf: int, page: int | None
+    ) -> PilumError:
         name = self._name(resolved, leaf) if leaf < len(resolved.columns) else None
         found = CorruptFileError(f"the page cannot be decoded: {type(error).__name__}: {error}")
         return relocated(found, self.path, name, page)

@@ -35,7 +35,7 @@ def check_rows(rows: Rows | Sequence[int] | Any, num_rows: int) -> Rows:
         return rows
     indices = np.asarray(rows)
     if indices.size == 0:
-        return range(0, 0)
+        return range(0)
     if indices.ndim != 1 or indices.dtype.kind not in "iu":
         raise InvalidInputError("row indices must be one-dimensional integers without nulls")
     indices = indices.astype(np.int64, copy=False)
@@ -56,7 +56,7 @@ def select(selection: Selection, num_rows: int) -> list[Rows]:
         InvalidInputError: as `check_rows`; ranges that overlap or are not sorted.
     """
     if selection is None:
-        parts: list[Rows] = [range(0, num_rows)]
+        parts: list[Rows] = [range(num_rows)]
     elif isinstance(selection, range):
         parts = [check_rows(selection, num_rows)]
     elif isinstance(selection, (list, tuple)) and selection and isinstance(selection[0], range):

@@ -14,7 +14,7 @@ batches without copying.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ class ReadTask:
 
 async def read_tasks(
     reader: FileReader, selection: Selection, batch_size: int, projection: Schema | Sequence[str] | None
-) -> AsyncIterator[ReadTask]:
+) -> AsyncGenerator[ReadTask, None]:
     """A primed stream of tasks of at most ``batch_size`` rows each, in row order.
 
     Args:
@@ -80,7 +80,7 @@ async def read_tasks(
     """
     tasks = await _prepare(reader, selection, batch_size, batch_size, projection)
 
-    async def stream() -> AsyncIterator[ReadTask]:
+    async def stream() -> AsyncGenerator[ReadTask, None]:
         for task in tasks:
             yield task
 
@@ -93,7 +93,7 @@ async def read_stream(
     batch_size: int,
     batch_readahead: int | None,
     projection: Schema | Sequence[str] | None,
-) -> AsyncIterator[pa.RecordBatch]:
+) -> AsyncGenerator[pa.RecordBatch, None]:
     """A primed stream of batches; arguments as `read_tasks`.
 
     Args:
@@ -133,7 +133,7 @@ async def _prepare(
 
 async def _batches(
     reader: FileReader, windows: list[ReadTask], batch_size: int, ahead: int
-) -> AsyncIterator[pa.RecordBatch]:
+) -> AsyncGenerator[pa.RecordBatch, None]:
     stream = current_runtime().map_ordered(
         ReadTask.read, windows, window=ahead, suspends=reader.store.suspends
     )

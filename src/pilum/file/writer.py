@@ -14,9 +14,10 @@ Encoding is pure computation, so the pages that are due at once are encoded on a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -66,10 +67,10 @@ class _LeafColumn:
     field: Field
     options: EncodeOptions
     structural: str | None
-    waiting: list[LeafRows] = field(default_factory=list)
+    waiting: list[LeafRows] = dataclasses.field(default_factory=list)
     nbytes: int = 0
     rows: int = 0  # top-level rows in finished pages, the priority of the next one
-    pages: list[bytes] = field(default_factory=list)
+    pages: list[bytes] = dataclasses.field(default_factory=list)
 
 
 class _Due(NamedTuple):
@@ -149,10 +150,14 @@ class FileWriter:
             InvalidInputError: other columns than the schema's.
         """
         if batch.num_columns != len(self._fields):
-            raise InvalidInputError(f"{self.path}: {batch.num_columns} columns written, {len(self._fields)} expected")
+            raise InvalidInputError(
+                f"{self.path}: {batch.num_columns} columns written, {len(self._fields)} expected"
+            )
         for column, top in zip(batch.columns, self._fields, strict=True):
             if not column.type.equals(top.arrow_type) and not _stored_as(column.type, top.arrow_type):
-                raise InvalidInputError(f"column {top.name!r} is {column.type}, the file has {top.arrow_type}")
+                raise InvalidInputError(
+                    f"column {top.name!r} is {column.type}, the file has {top.arrow_type}"
+                )
         self.num_rows += batch.num_rows
         due: list[_Due] = []
         for column, top, leaves in zip(batch.columns, self._fields, self._leaves, strict=True):
@@ -280,7 +285,9 @@ async def _encode(due: _Due) -> EncodedPage:
 def _page_message(offsets: list[int], sizes: list[int], page: EncodedPage, priority: int) -> bytes:
     from pilum.proto import container_pb2
 
-    encoding = container_pb2.Encoding(direct=container_pb2.DirectEncoding(encoding=page_encoding(page.layout)))
+    encoding = container_pb2.Encoding(
+        direct=container_pb2.DirectEncoding(encoding=page_encoding(page.layout))
+    )
     message = container_pb2.ColumnMetadata.Page(
         buffer_offsets=offsets, buffer_sizes=sizes, length=page.length, encoding=encoding, priority=priority
     )
@@ -313,6 +320,7 @@ def _check_types(schema: Schema, version: tuple[int, int]) -> None:
                 what = "blob" if one.is_blob else "packed struct"
                 raise UnsupportedError(f"column {one.name!r}: a {what} cannot be written yet")
             if version < (2, 2) and (
-                one.logical_type == "map" or (one.children and one.logical_type.startswith("fixed_size_list:"))
+                one.logical_type == "map"
+                or (one.children and one.logical_type.startswith("fixed_size_list:"))
             ):
                 raise UnsupportedError(f"column {one.name!r}: {one.logical_type} needs file format 2.2")

@@ -93,7 +93,8 @@ class FragmentReader:
         files, nulls = _assign(fragment, schema)
         rows = fragment.physical_rows if expected_rows is None else expected_rows
         readers = await gather(
-            [_open(snapshot, data_file, part, rows, bodies) for data_file, part in files], suspends=snapshot.suspends
+            [_open(snapshot, data_file, part, rows, bodies) for data_file, part in files],
+            suspends=snapshot.suspends,
         )
         for reader, (data_file, _) in zip(readers, files, strict=True):
             if reader.num_rows != fragment.physical_rows and fragment.physical_rows:
@@ -152,10 +153,14 @@ async def _open(
     snapshot: Snapshot, data_file: DataFile, part: Schema, rows: int, bodies: dict[str, Bytes]
 ) -> FileReader:
     if data_file.base_id is not None:
-        raise UnsupportedError(f"data file {data_file.path} lies in base path {data_file.base_id}: not supported yet")
+        raise UnsupportedError(
+            f"data file {data_file.path} lies in base path {data_file.base_id}: not supported yet"
+        )
     size = data_file.size or None
     whole = size is not None and (
-        size <= _WHOLE_REMOTE if snapshot.suspends else size <= _WHOLE_LOCAL and 2 * rows * part.row_bytes >= size
+        size <= _WHOLE_REMOTE
+        if snapshot.suspends
+        else size <= _WHOLE_LOCAL and 2 * rows * part.row_bytes >= size
     )
     return await FileReader.open(
         snapshot.store,
@@ -188,7 +193,9 @@ def _assign(fragment: Fragment, schema: Schema) -> tuple[list[tuple[DataFile, Sc
         found = [position for position, data_file in enumerate(files) if leaves & set(data_file.fields)]
         if not found:
             if not field.nullable:
-                raise InvalidInputError(f"fragment {fragment.id} holds no data for the required column {field.name!r}")
+                raise InvalidInputError(
+                    f"fragment {fragment.id} holds no data for the required column {field.name!r}"
+                )
             nulls.append(field)
         elif len(found) > 1 or not leaves.issubset(files[found[0]].fields):
             raise UnsupportedError(
@@ -196,4 +203,6 @@ def _assign(fragment: Fragment, schema: Schema) -> tuple[list[tuple[DataFile, Sc
             )
         else:
             holders.setdefault(found[0], []).append(field.name)
-    return [(files[position], schema.project(names)) for position, names in sorted(holders.items())], tuple(nulls)
+    return [(files[position], schema.project(names)) for position, names in sorted(holders.items())], tuple(
+        nulls
+    )

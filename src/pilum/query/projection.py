@@ -157,11 +157,14 @@ def _named(schema: Schema, name: str) -> Output:
     head, *rest = name.split(".")
     field = by_name.get(head)
     for part in rest:
-        field = None if field is None else next((child for child in field.children if child.name == part), None)
+        field = (
+            None if field is None else next((child for child in field.children if child.name == part), None)
+        )
     if field is None:
         hint = get_close_matches(name, list(by_name), 1)
         raise InvalidInputError(
-            f"no column named {name!r}" + (f"; did you mean {hint[0]!r}?" if hint else "")
+            f"no column named {name!r}"
+            + (f"; did you mean {hint[0]!r}?" if hint else "")
             + f" (columns: {', '.join(list(by_name)[:20])})"
         )
     return Output(field.to_arrow().with_name(name).with_nullable(True), (head, *rest))

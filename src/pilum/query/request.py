@@ -17,7 +17,13 @@ from pilum.errors import InvalidInputError, UnsupportedError
 
 __all__ = ["METRICS", "Nearest", "ScanRequest"]
 
-METRICS: Mapping[str, str] = {"l2": "l2", "euclidean": "l2", "cosine": "cosine", "dot": "dot", "hamming": "hamming"}
+METRICS: Mapping[str, str] = {
+    "l2": "l2",
+    "euclidean": "l2",
+    "cosine": "cosine",
+    "dot": "dot",
+    "hamming": "hamming",
+}
 
 # Keys of `nearest` that steer an index; a brute-force search accepts and ignores them.
 _INDEX_KEYS = frozenset(
@@ -73,7 +79,9 @@ class Nearest:
                 raise InvalidInputError(f"nearest: {name} must be at least {least}, got {value}")
         metric = METRICS.get(str(spec.get("metric") or "l2").lower())
         if metric is None:
-            raise InvalidInputError(f"nearest: unknown metric {spec['metric']!r}; known: {', '.join(METRICS)}")
+            raise InvalidInputError(
+                f"nearest: unknown metric {spec['metric']!r}; known: {', '.join(METRICS)}"
+            )
         if metric == "hamming":
             raise UnsupportedError("nearest: the hamming metric is not supported yet")
         low, high = spec.get("distance_range") or (None, None)
@@ -127,7 +135,9 @@ class ScanRequest:
             if value is not None and value < 1:
                 raise InvalidInputError(f"{name} must be at least 1, got {value}")
         if isinstance(self.columns, str):
-            raise TypeError("columns must be a list of names or a mapping of name to expression, not a string")
+            raise TypeError(
+                "columns must be a list of names or a mapping of name to expression, not a string"
+            )
 
     def updated(self, **changes: Any) -> ScanRequest:
         """A copy with some options changed."""

@@ -12,7 +12,7 @@ and its errors surface at that await (docs/architecture.md, "The one idea").
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,9 @@ def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
         early = stored_columns(schema, bound.columns)
     names = {field.name for field in early.fields}
     late = projection.read if not names else _without(projection.read, names)
-    batch_size = request.batch_size or config.default_batch_size() or max(snapshot.store.block_size // 4, 8192)
+    batch_size = (
+        request.batch_size or config.default_batch_size() or max(snapshot.store.block_size // 4, 8192)
+    )
     return Scan(
         snapshot, request, snapshot.select(request.fragment_ids), projection, bound, early, late, batch_size
     )
@@ -89,7 +91,7 @@ def _without(schema: Schema, names: set[str]) -> Schema:
     return schema.project([field.name for field in schema.fields if field.name not in names])
 
 
-async def open_scan(scan: Scan) -> AsyncIterator[pa.RecordBatch]:
+async def open_scan(scan: Scan) -> AsyncGenerator[pa.RecordBatch, None]:
     """Initialise the first window of fragments and return the primed stream of output batches."""
     units = await _plan(scan)
     first: list[Fragment] = []
@@ -108,7 +110,9 @@ async def open_scan(scan: Scan) -> AsyncIterator[pa.RecordBatch]:
     primed: dict[int, FragmentReader] = {}
     if schema.fields and len(first) > 0:
         runtime = current_runtime()
-        stream = runtime.map_ordered(prime, first, window=scan.window, suspends=scan.snapshot.suspends, chunk=4)
+        stream = runtime.map_ordered(
+            prime, first, window=scan.window, suspends=scan.snapshot.suspends, chunk=4
+        )
         async with aclosing(stream):
             async for reader in stream:
                 # A file that was fetched whole is kept until its rows are read.
@@ -188,7 +192,7 @@ async def _plan_limited(scan: Scan, rows: int) -> list[Unit]:
 
 async def _batches(
     scan: Scan, units: Sequence[Unit], primed: dict[int, FragmentReader] | None = None
-) -> AsyncIterator[pa.RecordBatch]:
+) -> AsyncGenerator[pa.RecordBatch, None]:
     """Output batches in order, at most ``batch_size`` rows each; limit and offset applied after a filter."""
     request = scan.request
     filtered = scan.filter is not None
@@ -272,22 +276,34 @@ def true_mask(result: pa.BooleanArray) -> npt.NDArray[np.bool_]:
     """A boolean array as a NumPy mask; null becomes False."""
     if result.null_count:
         result = result.fill_null(False)
-    return result.to_numpy(zero_copy_only=False).astype(np.bool_, copy=True)
+    mask: npt.NDArray[np.bool_] = result.to_numpy(zero_copy_only=False).astype(np.bool_, copy=True)
+    return mask
 
 
 def _side_by_side(scan: Scan, left: pa.RecordBatch, right: pa.RecordBatch) -> pa.RecordBatch:
     names = left.schema.names + right.schema.names
-    return pa.RecordBatch.from_arrays(
-        [*left.columns, *right.columns], schema=pa.schema([*left.schema, *right.schema])
-    ) if names else left
+    return (
+        pa.RecordBatch.from_arrays(
+            [*left.columns, *right.columns], schema=pa.schema([*left.schema, *right.schema])
+        )
+        if names
+        else left
+    )
 
 
 def _project(
-    scan: Scan, unit: Unit, batch: pa.RecordBatch, chosen: npt.NDArray[np.int64] | None, *, taken: bool = False
+    scan: Scan,
+    unit: Unit,
+    batch: pa.RecordBatch,
+    chosen: npt.NDArray[np.int64] | None,
+    *,
+    taken: bool = False,
 ) -> pa.RecordBatch:
     addresses = None
     if scan.projection.needs_address:
-        rows: range | npt.NDArray[np.int64] = range(unit.start, unit.stop) if chosen is None else chosen + unit.start
+        rows: range | npt.NDArray[np.int64] = (
+            range(unit.start, unit.stop) if chosen is None else chosen + unit.start
+        )
         addresses = row_addresses(unit.fragment.id, rows)
     if chosen is not None and not taken:
         batch = batch.take(pa.array(chosen))

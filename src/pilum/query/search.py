@@ -79,11 +79,15 @@ def plan_search(snapshot: Snapshot, request: ScanRequest) -> Search:
     )
     names = [field.name for field in schema.fields]
     if nearest.column not in names:
-        raise InvalidInputError(f"nearest: no column named {nearest.column!r} (columns: {', '.join(names[:20])})")
+        raise InvalidInputError(
+            f"nearest: no column named {nearest.column!r} (columns: {', '.join(names[:20])})"
+        )
     field = schema.fields[names.index(nearest.column)]
     arrow_type = field.arrow_type
     if not pa.types.is_fixed_size_list(arrow_type) or not pa.types.is_floating(arrow_type.value_type):
-        raise TypeError(f"nearest: column {nearest.column!r} is {arrow_type}, not a fixed-size list of floats")
+        raise TypeError(
+            f"nearest: column {nearest.column!r} is {arrow_type}, not a fixed-size list of floats"
+        )
     if len(nearest.query) != arrow_type.list_size:
         raise InvalidInputError(
             f"nearest: the query has {len(nearest.query)} dimensions, column {nearest.column!r} "
@@ -117,7 +121,9 @@ async def search(plan: Search) -> pa.Table:
     keep: npt.NDArray[np.int64] | None = None
     if plan.filter is not None and not request.prefilter and len(best.addresses):
         rows = await take_addresses(plan.snapshot, best.addresses, plan.filter_schema)
-        keep = np.flatnonzero(true_mask(plan.filter.evaluate(_with_system(plan.filter, rows, best.addresses))))
+        keep = np.flatnonzero(
+            true_mask(plan.filter.evaluate(_with_system(plan.filter, rows, best.addresses)))
+        )
         best = _Best(best.distances[keep], best.addresses[keep])
     if request.offset or request.limit is not None:
         start = request.offset or 0
@@ -190,7 +196,8 @@ def _addresses(group: Sequence[Unit], rows: npt.NDArray[np.int64]) -> npt.NDArra
     starts = np.cumsum([0, *(unit.stop - unit.start for unit in group[:-1])])
     bases = np.array([address_base(unit.fragment.id) + unit.start for unit in group], dtype=np.int64)
     which = np.searchsorted(starts, rows, side="right") - 1
-    return (bases[which] + rows - starts[which]).astype(np.uint64)
+    addresses: npt.NDArray[np.uint64] = (bases[which] + rows - starts[which]).astype(np.uint64)
+    return addresses
 
 
 async def _distances_of(plan: Search, unit: Unit, out: npt.NDArray[np.float32], runtime: Any) -> None:
@@ -207,7 +214,9 @@ async def _distances_of(plan: Search, unit: Unit, out: npt.NDArray[np.float32], 
         if alive is not None:
             out[~alive] = np.nan
     if plan.filter is not None and plan.request.prefilter:
-        filter_reader = await FragmentReader.open(plan.snapshot, unit.fragment, plan.filter_schema, beside=reader)
+        filter_reader = await FragmentReader.open(
+            plan.snapshot, unit.fragment, plan.filter_schema, beside=reader
+        )
         values = await filter_reader.read(unit.start, unit.stop)
         out[~filter_mask(plan.filter, values, unit.fragment.id, unit.start)] = np.nan
 
@@ -226,4 +235,6 @@ def _matrix(column: pa.Array, field: Field) -> npt.NDArray[Any]:
     values = column.values
     start = (values.offset + column.offset * dimension) * dtype.itemsize
     flat = np.frombuffer(values.buffers()[1], dtype=np.uint8)
-    return flat[start : start + len(column) * dimension * dtype.itemsize].view(dtype).reshape(len(column), dimension)
+    size = len(column) * dimension * dtype.itemsize
+    matrix: npt.NDArray[Any] = flat[start : start + size].view(dtype).reshape(len(column), dimension)
+    return matrix

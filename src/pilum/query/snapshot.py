@@ -42,7 +42,7 @@ class Snapshot:
         if deletion is None:
             return _NONE_DELETED
         key = (self.store.uri, "deletions", fragment.id, deletion)
-        found = self.session.cache.get(key)
+        found: npt.NDArray[Any] | None = self.session.cache.get(key)
         if found is None:
             found = await read_deletions(self.store, fragment)
             self.session.cache.put(key, found, found.nbytes)

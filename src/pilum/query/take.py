@@ -6,7 +6,8 @@ storage order, fragments overlap, and one final gather restores the requested or
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import itertools
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -59,7 +60,9 @@ async def addresses_of(
         raise OverflowError(f"row position {int(positions.min())} is negative")
     total = int(counts.sum())
     if int(positions.max()) >= total:
-        raise InvalidInputError(f"row position {int(positions.max())} is out of range: the table has {total} rows")
+        raise InvalidInputError(
+            f"row position {int(positions.max())} is out of range: the table has {total} rows"
+        )
     which, local = locate(counts, positions)
     addresses = np.empty(len(positions), dtype=np.uint64)
     for index in np.unique(which):
@@ -70,7 +73,9 @@ async def addresses_of(
     return addresses
 
 
-async def take_addresses(snapshot: Snapshot, addresses: npt.NDArray[np.uint64], schema: Schema) -> pa.RecordBatch:
+async def take_addresses(
+    snapshot: Snapshot, addresses: npt.NDArray[np.uint64], schema: Schema
+) -> pa.RecordBatch:
     """Stored columns of the rows at ``addresses``, in that order; duplicates are re-expanded.
 
     Raises:
@@ -86,7 +91,7 @@ async def take_addresses(snapshot: Snapshot, addresses: npt.NDArray[np.uint64], 
         reader = await FragmentReader.open(snapshot, group.fragment, schema, len(group.offsets))
         return await reader.take(group.offsets)
 
-    stream: AsyncIterator[pa.RecordBatch] = current_runtime().map_ordered(
+    stream: AsyncGenerator[pa.RecordBatch, None] = current_runtime().map_ordered(
         read, groups, window=4 * snapshot.store.io_parallelism, suspends=snapshot.suspends, chunk=8
     )
     async with aclosing(stream):
@@ -105,10 +110,12 @@ def _group(snapshot: Snapshot, addresses: npt.NDArray[np.uint64]) -> list[_Group
     by_id = {fragment.id: fragment for fragment in snapshot.manifest.fragments}
     groups = []
     edges = [0, *(np.flatnonzero(np.diff(fragment_ids)) + 1).tolist(), len(addresses)]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         fragment = by_id.get(int(fragment_ids[low]))
         if fragment is None:
-            raise InvalidInputError(f"row address {int(addresses[low])}: fragment {int(fragment_ids[low])} is missing")
+            raise InvalidInputError(
+                f"row address {int(addresses[low])}: fragment {int(fragment_ids[low])} is missing"
+            )
         if int(offsets[high - 1]) >= fragment.physical_rows:
             raise InvalidInputError(
                 f"row address {int(addresses[high - 1])} is past the {fragment.physical_rows} rows of "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from pilum.encoding.blocks import (
     FixedBlock,
     FslBlock,
     VariableBlock,
-    slice_block,
     take_block,
     to_arrow,
 )
 from pilum.encoding.page import Decoded, EncodedPage, PageDecoder, PageSource, Range, Rows
 from pilum.proto import container_pb2, encodings_pb2
+from tests.support import expected_table
 
 Decoder = Callable[[PageSource, tuple[int, int]], PageDecoder]
 
@@ -76,7 +77,7 @@ def place(encoded: EncodedPage, lead: int = 64) -> tuple[PageSource, Any]:
 
 def fetch(data: Any, ranges: list[Range]) -> list[Any]:
     assert all(0 <= a <= b <= len(data) for a, b in ranges), ranges
-    assert all(x[1] <= y[0] for x, y in zip(ranges, ranges[1:], strict=False)), ranges
+    assert all(x[1] <= y[0] for x, y in pairwise(ranges)), ranges
     return [data[a:b] for a, b in ranges]
 
 
@@ -209,6 +210,14 @@ def _fixed(block: FixedBlock, nulls: Any) -> Any:
 
 
 # --------------------------------------------------------------------------- expectations
+
+
+def expectation(path: Path) -> Any:
+    """The table that a golden file holds."""
+    found = path.with_suffix(".arrow")
+    return expected_table(
+        found if found.exists() else path.with_name(path.stem.rpartition("-")[0] + ".arrow")
+    )
 
 
 def leaf_columns(table: Any) -> list[Any]:

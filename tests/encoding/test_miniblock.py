@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from pilum.encoding import miniblock
 from pilum.errors import UnsupportedError
 from tests.encoding import pages
-from tests.support import expected_table, golden_files
+from tests.support import golden_files
 
-FILES = [*golden_files("structure"), *golden_files("compression")]
-FILES = [path for path in FILES if path.is_file()]
-
-
-def expectation(path: Path) -> Any:
-    found = path.with_suffix(".arrow")
-    return expected_table(
-        found if found.exists() else path.with_name(path.stem.rpartition("-")[0] + ".arrow")
-    )
+FILES = [path for area in ("structure", "compression") for path in golden_files(area) if path.is_file()]
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_golden_pages(path: Path) -> None:
     found = list(pages.golden_pages(path, "mini_block_layout"))
-    columns = pages.leaf_columns(expectation(path))
+    columns = pages.leaf_columns(pages.expectation(path))
     for golden in found:
         try:
             page = pages.opened(miniblock.decoder, golden.source, golden.version, golden.data)

@@ -12,6 +12,7 @@ their child, so the tree is walked from the outside in.  What to write is decide
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -51,6 +52,7 @@ __all__ = [
     "encode_miniblock",
     "encode_values",
     "num_buffers",
+    "values_decoder",
 ]
 
 CODECS: dict[str, str] = {
@@ -127,6 +129,11 @@ def decode_miniblock(ce: Any, buffers: list[ChunkSet], counts: Ints) -> Block:
 def decode_values(ce: Any, values: Values) -> Block:
     """Position V: full-zip values, taken apart by the page layout."""
     return codec_of(ce)[0].decode_values(ce, values)
+
+
+def values_decoder(ce: Any) -> Callable[[Values], Block]:
+    """`decode_values` for a decoder to keep: the tree is walked once, not with every read."""
+    return codec_of(ce)[0].values_decoder(ce)
 
 
 def decode_block(ce: Any, data: Bytes, count: int) -> Block:

@@ -12,8 +12,9 @@ All sizes come from untrusted bytes: a codec checks them before it allocates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -164,6 +165,10 @@ class Codec:
     def decode_values(self, ce: CE, values: Values) -> Block:
         """Position V: values that the full-zip layout has taken apart."""
         self._no("full-zip values")
+
+    def values_decoder(self, ce: CE) -> Callable[[Values], Block]:
+        """`decode_values` of one page, for a decoder to keep: what ``ce`` alone says is worked out once."""
+        return partial(self.decode_values, ce)
 
     def decode_block(self, ce: CE, data: Bytes, count: int) -> Block:
         """Position B: one block of ``count`` values."""

@@ -14,6 +14,7 @@ a constant without value and there are no data bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,26 +117,32 @@ class FixedSizeListCodec(Codec):
         return shape.block(bitmaps, data, int(counts.sum()))
 
     def decode_values(self, ce: CE, values: Values) -> Block:
+        return self.values_decoder(ce)(values)
+
+    def values_decoder(self, ce: CE) -> Callable[[Values], Block]:
         shape = _shape(ce)
         layers = [cum for cum, has in zip(shape.cumulative, shape.validity, strict=True) if has]
         prefix = sum((cum + 7) // 8 for cum in layers)
         body = shape.items * shape.bits
         if body % 8:
             raise CorruptFileError(f"full-zip rows of {body} bits are not whole bytes")
-        rows = values.count
-        if not isinstance(values, FixedValues) or values.width != prefix + body // 8:
-            raise CorruptFileError(f"full-zip rows should have {prefix + body // 8} bytes")
-        if len(values.data) < rows * values.width:
-            raise CorruptFileError(f"{rows} rows of {values.width} bytes, got {len(values.data)} bytes")
-        grid = values.data[: rows * values.width].reshape(rows, values.width)
-        bitmaps, at = [], 0
-        for cum in layers:
-            size = (cum + 7) // 8
-            bits = np.unpackbits(grid[:, at : at + size], axis=1, count=cum, bitorder="little")
-            bitmaps.append(pack_bits(bits.reshape(-1)))
-            at += size
-        data = np.ascontiguousarray(grid[:, at:]).reshape(-1) if shape.bits else None
-        return shape.block(bitmaps, data, rows)
+        width = prefix + body // 8
+        items, bits = shape.items, shape.bits
+        vectors = len(shape.dimensions) == 1 and not layers and bits > 0
+
+        def decode(values: Values) -> Block:
+            if not isinstance(values, FixedValues) or values.width != width:
+                raise CorruptFileError(f"full-zip rows should have {width} bytes")
+            data, rows = values.data, values.count
+            if len(data) != rows * width:
+                if len(data) < rows * width:
+                    raise CorruptFileError(f"{rows} rows of {width} bytes, got {len(data)} bytes")
+                data = data[: rows * width]
+            if vectors:  # the values are what was read
+                return FslBlock(items, None, FixedBlock(bits, data, rows * items), rows)
+            return _unzip(shape, layers, data.reshape(rows, width))
+
+        return decode
 
     def decode_block(self, ce: CE, data: Bytes, count: int) -> Block:
         shape = _shape(ce)
@@ -175,6 +182,18 @@ class FixedSizeListCodec(Codec):
         if shape.bits:
             columns.append(data[: rows * body // 8].reshape(rows, body // 8))
         return FixedValues(width, np.concatenate(columns, axis=1).reshape(-1), rows), ce
+
+
+def _unzip(shape: _Shape, layers: list[int], grid: np.ndarray[Any, np.dtype[np.uint8]]) -> Block:
+    """Bitmaps and items of one row per line; ``layers``: items per row of each layer with validity."""
+    bitmaps, at = [], 0
+    for cum in layers:
+        size = (cum + 7) // 8
+        bits = np.unpackbits(grid[:, at : at + size], axis=1, count=cum, bitorder="little")
+        bitmaps.append(pack_bits(bits.reshape(-1)))
+        at += size
+    data = np.ascontiguousarray(grid[:, at:]).reshape(-1) if shape.bits else None
+    return shape.block(bitmaps, data, len(grid))
 
 
 def _take_apart(block: Block) -> tuple[_Shape, list[Bytes], Bytes, CE]:

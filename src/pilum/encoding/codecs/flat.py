@@ -9,6 +9,8 @@ boolean buffer are garbage and stay so.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pilum.encoding.blocks import Block, Bytes, FixedBlock, NullBlock, pack_bits, unpack_bits
@@ -117,14 +119,23 @@ class FlatCodec(Codec):
         return join_flat(flat_bits(ce), buffers[0], counts)
 
     def decode_values(self, ce: CE, values: Values) -> Block:
+        return self.values_decoder(ce)(values)
+
+    def values_decoder(self, ce: CE) -> Callable[[Values], Block]:
         bits = flat_bits(ce)
-        if not isinstance(values, FixedValues) or bits != 8 * values.width:
-            raise CorruptFileError(f"codec flat of {bits} bits does not fit the full-zip values of the page")
-        if len(values.data) < values.count * values.width:
-            raise CorruptFileError(
-                f"{values.count} values of {values.width} bytes, got {len(values.data)} bytes"
-            )
-        return FixedBlock(bits, values.data, values.count)
+
+        def decode(values: Values) -> Block:
+            if not isinstance(values, FixedValues) or bits != 8 * values.width:
+                raise CorruptFileError(
+                    f"codec flat of {bits} bits does not fit the full-zip values of the page"
+                )
+            if len(values.data) < values.count * values.width:
+                raise CorruptFileError(
+                    f"{values.count} values of {values.width} bytes, got {len(values.data)} bytes"
+                )
+            return FixedBlock(bits, values.data, values.count)
+
+        return decode
 
     def decode_block(self, ce: CE, data: Bytes, count: int) -> Block:
         bits = flat_bits(ce)

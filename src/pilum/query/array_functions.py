@@ -73,13 +73,10 @@ def make_array(*args: Bound) -> Bound:
             raise InvalidInputError(f"a list cannot hold both {type_} and {argument.type}")
         type_ = wider
     if all(isinstance(argument, Constant) for argument in args):
-        values = [
-            cast(argument, type_).value
-            for argument in args
-            if isinstance(argument, Constant)  # type: ignore[union-attr]
-        ]
+        values = [cast(argument, type_) for argument in args]
+        items = [value.value for value in values if isinstance(value, Constant)]
         literal = all(argument.literal for argument in args if isinstance(argument, Constant))
-        return Constant(pa.scalar(values, pa.list_(type_)), literal=literal)
+        return Constant(pa.scalar(items, pa.list_(type_)), literal=literal)
     width = len(args)
 
     def kernel(*operands: Any) -> Any:
@@ -286,9 +283,8 @@ def _to_string(lists: Bound, separator: Bound, null_text: Bound | None = None) -
     as_text = cast(lists, pa.list_(pa.string())) if _item_type(lists) != pa.string() else lists
 
     def join(items: list[str | None]) -> str:
-        return between.join(
-            missing if item is None else item for item in items if item is not None or missing
-        )  # type: ignore[misc]
+        shown = [missing if item is None else item for item in items]
+        return between.join(item for item in shown if item is not None)
 
     return apply(
         "array_to_string", (as_text,), pa.string(), lambda values: per_distinct(join, pa.string(), values)

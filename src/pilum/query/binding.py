@@ -50,6 +50,7 @@ types = pa.types
 _Program = Callable[[Any], Any]
 
 _SYSTEM_COLUMNS: Mapping[str, pa.DataType] = {"_rowid": pa.uint64(), "_rowaddr": pa.uint64()}
+_NILADIC = frozenset({"current_date", "current_timestamp"})  # functions that are called without parentheses
 _ABSENT_COLUMNS = frozenset({"_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"})
 
 
@@ -252,12 +253,14 @@ class _Binder:
             return _beside(left, right), right
         return left, right
 
-    def _column(self, column: Column, place: _Place) -> FieldRef:
+    def _column(self, column: Column, place: _Place) -> Bound:
         name = column.path[0]
         found = _named(name, self._schema, exact=column.quoted or place.nested)
         if found is None:
             if self._system and name in _SYSTEM_COLUMNS and len(column.path) == 1:
                 return FieldRef((name,), _SYSTEM_COLUMNS[name])
+            if name.lower() in _NILADIC and not column.quoted and len(column.path) == 1:
+                return bind_function(name, [])
             if name in _ABSENT_COLUMNS:
                 raise UnsupportedError(f"filters on the system column {name}")
             raise _unknown(name, self._schema.names, "column")

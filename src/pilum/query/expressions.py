@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -201,7 +202,7 @@ INFIX = _WORDS | _SYMBOLS | _DISTINCT
 def to_sql(expression: Expression) -> str:
     """Canonical SQL text of an expression, fully parenthesised; parsing it gives the same tree."""
     if isinstance(expression, Column):
-        return ".".join(_name(part) for part in expression.path)
+        return ".".join(_name(part, exact=expression.quoted) for part in expression.path)
     if isinstance(expression, Literal):
         return _literal(expression.value, expression.type)
     if isinstance(expression, Cast):
@@ -218,6 +219,8 @@ def to_sql(expression: Expression) -> str:
         return f"NOT {args[0]}"
     if name == "negative":
         return f"-{args[0]}"
+    if name == "case":
+        return _case(args)
     if name == "element":
         return f"{args[0]}[{to_sql(expression.args[1])}]"
     return f"{name}({', '.join(to_sql(argument) for argument in expression.args)})"
@@ -230,6 +233,13 @@ def _cast(operand: str, type_: pa.DataType, *, optional: bool) -> str:
     return f"{'try_cast' if optional else 'cast'}({operand} as {name})"
 
 
+def _case(args: list[str]) -> str:
+    branches = " ".join(
+        f"WHEN {condition} THEN {value}" for condition, value in zip(args[:-1:2], args[1:-1:2], strict=True)
+    )
+    return f"CASE {branches} ELSE {args[-1]} END"
+
+
 def _operand(expression: Expression) -> str:
     text = to_sql(expression)
     return f"({text})" if isinstance(expression, Call) and _is_operator(expression.name) else text
@@ -239,8 +249,16 @@ def _is_operator(name: str) -> bool:
     return name in _SUFFIX or name in INFIX or name in ("in", "not in", "not", "negative")
 
 
-def _name(part: str) -> str:
-    return part if part.isidentifier() else f"`{part}`"
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RESERVED = frozenset(
+    ["all", "and", "any", "array", "as", "asc", "between", "by", "case", "cast", "cross", "current_date", "current_timestamp", "date", "desc", "distinct", "else", "end", "escape", "except", "exists", "extract", "false", "from", "group", "having", "ilike", "in", "intersect", "interval", "is", "join", "like", "limit", "not", "null", "on", "or", "order", "overlay", "position", "select", "substring", "table", "then", "timestamp", "time", "trim", "true", "try_cast", "union", "unnest", "values", "when", "where", "with", "decimal", "bigint", "int", "integer", "float", "double", "string", "binary", "boolean", "tinyint", "smallint"]
+)
+
+
+def _name(part: str, *, exact: bool) -> str:
+    """A name as text; ``exact``: it must not match a column in another case."""
+    plain = _PLAIN_NAME.fullmatch(part) is not None and part.lower() not in _RESERVED
+    return part if plain and (part.islower() or not exact) else "`" + part.replace("`", "``") + "`"
 
 
 def _literal(value: Any, type_: pa.DataType | None) -> str:
@@ -253,13 +271,17 @@ def _literal(value: Any, type_: pa.DataType | None) -> str:
     if isinstance(value, bytes):
         return f"X'{value.hex()}'"
     if isinstance(value, datetime.datetime):
-        return f"timestamp '{value}'"
+        return f"timestamp{'(9)' if type_ == pa.timestamp('ns') else ''} '{value}'"
     if isinstance(value, datetime.date):
         return f"date '{value}'"
     if isinstance(value, decimal.Decimal) and type_ is not None:
         return f"decimal({type_.precision}, {type_.scale}) '{value}'"
+    if isinstance(value, datetime.time):
+        return f"arrow_cast('{value}', '{type_name(type_ or pa.time64('us'))}')"
     if isinstance(value, datetime.timedelta):
-        return f"interval '{value}'"
+        return f"interval '{value.total_seconds()} second'"
+    if isinstance(value, float) and value != value:
+        return "cast('NaN' as double)"
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return "1e999" if value > 0 else "-1e999"
     return str(value)

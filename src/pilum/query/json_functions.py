@@ -76,7 +76,7 @@ def _walk(value: Any, path: _Path) -> list[Any]:
     """All values at a path."""
     found = [value]
     for step in path:
-        following = []
+        following: list[Any] = []
         for each in found:
             if step is None:
                 following.extend(

@@ -58,12 +58,23 @@ MIRRORED = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 def compare(operator: str, left: Bound, right: Bound) -> Bound:
     """A comparison of two operands of any comparable types."""
+    left, right = _uncast(left, right), _uncast(right, left)
     left, right = unify(operator, left, right)
     if isinstance(left, Constant) and not isinstance(right, Constant):
         operator, left, right = MIRRORED[operator], right, left
     if isinstance(right, Constant) and right.value is None:
         return Constant(pa.scalar(None, pa.bool_()))
     return Apply(operator, (left, right), pa.bool_(), comparison_kernel(operator, left.type, right))
+
+
+def _uncast(side: Bound, other: Bound) -> Bound:
+    """`cast(i as bigint) = 5` is `i = 5`: no conversion, and none that can fail, for integers beside a constant."""
+    if not isinstance(side, Apply) or not isinstance(other, Constant) or not side.name.startswith("cast to "):
+        return side
+    (operand,) = side.args
+    if types.is_integer(side.type) and types.is_integer(operand.type) and types.is_integer(other.type):
+        return operand if try_fit(other, operand.type) is not None else side
+    return side
 
 
 def unify(what: str, left: Bound, right: Bound) -> tuple[Bound, Bound]:
@@ -76,13 +87,9 @@ def unify(what: str, left: Bound, right: Bound) -> tuple[Bound, Bound]:
     target = common_type(left.type, right.type)
     if target is None or types.is_struct(target) or types.is_map(target):
         raise InvalidInputError(f"{left.type} and {right.type} cannot be compared ({what})")
-    if any(
-        isinstance(side, Constant) and side.literal and is_string(side.type) for side in (left, right)
-    ) and is_number(target):
-        if isinstance(left, Constant) and isinstance(right, Constant):
-            raise InvalidInputError(
-                f"a string and a number cannot be compared: {left.value!r} {what} {right.value!r}"
-            )
+    both = isinstance(left, Constant) and isinstance(right, Constant)
+    if both and is_string(left.type) != is_string(right.type) and is_number(target):
+        raise InvalidInputError(f"a string and a number cannot be compared ({what})")
     if types.is_float16(target):
         target = pa.float32()  # Arrow has no comparison of half floats
     return cast(left, target), cast(right, target)

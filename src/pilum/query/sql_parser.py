@@ -5,8 +5,9 @@ function is rewritten (names are resolved by us, so that an unknown one can be r
 those of the specification.  The translation below is one table from sqlglot's node class to ours; a node that is
 not in it is a construct the filter language does not have.
 
-After a complete expression the rest of a filter is ignored, as the reference does; in a projection it is an
-error, except that everything after a comma is ignored.
+After a complete expression the rest of a filter is ignored, as the reference does, if it begins with a word or a
+semicolon; an operator there that the language lacks (``&&``, ``~``, ``rlike``) is an error, because ignoring it
+would answer another question.  In a projection a rest is an error, except that all after a comma is ignored.
 
 Importing sqlglot takes about 100 ms; this module is imported by the first query with an expression.
 """
@@ -49,7 +50,7 @@ _KEPT_FUNCTION_PARSERS = (
 )
 
 
-class _LanceTokenizer(Tokenizer):
+class _LanceTokenizer(Tokenizer):  # type: ignore[misc]
     IDENTIFIERS = ["`"]  # noqa: RUF012 (sqlglot's way of declaring a dialect)
     QUOTES = ["'", '"']  # noqa: RUF012
     STRING_ESCAPES = ["'", '"']  # noqa: RUF012
@@ -60,20 +61,24 @@ class _LanceTokenizer(Tokenizer):
     SINGLE_TOKENS = {name: token for name, token in Tokenizer.SINGLE_TOKENS.items() if name != "!"}  # noqa: RUF012
 
 
-class _LanceParser(Parser):
-    FUNCTIONS = {}  # noqa: RUF012
-    NO_PAREN_FUNCTIONS = {}  # noqa: RUF012
+class _LanceParser(Parser):  # type: ignore[misc]
+    FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012
+    NO_PAREN_FUNCTIONS: dict[Any, Any] = {}  # noqa: RUF012
     FUNCTION_PARSERS = {  # noqa: RUF012
         name: parse for name, parse in Parser.FUNCTION_PARSERS.items() if name in _KEPT_FUNCTION_PARSERS
     }
     EXPRESSION_PARSERS = {  # noqa: RUF012
+        **Parser.EXPRESSION_PARSERS,
         exp.Where: lambda self: self._parse_filter(),
         exp.Select: lambda self: self._parse_projection(),
     }
 
     def _parse_filter(self) -> Any:
         expression = self._parse_disjunction()
-        self._advance(len(self._tokens) - self._index)  # whatever follows is ignored
+        following = self._curr
+        if following is not None and not _ignorable(following):
+            self.raise_error(f"{following.text!r} is not an operator of the filter language", following)
+        self._advance(len(self._tokens) - self._index)
         return expression
 
     def _parse_projection(self) -> Any:
@@ -83,10 +88,9 @@ class _LanceParser(Parser):
         return expression
 
 
-class _Lance(Dialect):
+class _Lance(Dialect):  # type: ignore[misc]
     """The filter language as a sqlglot dialect."""
 
-    NUMBERS_CAN_BE_UNDERSCORE_SEPARATED = True
     Tokenizer = _LanceTokenizer
     Parser = _LanceParser
 
@@ -121,6 +125,8 @@ def _parse(text: str, kind: Any, what: str) -> Expression:
         raise InvalidInputError(f"cannot parse the {what} {text!r}: {_first_message(error)}") from None
     except RecursionError:
         raise InvalidInputError(f"the {what} is nested too deeply ({len(text)} characters)") from None
+    except (TypeError, ValueError, AttributeError, KeyError) as error:  # sqlglot on text it did not foresee
+        raise InvalidInputError(f"cannot parse the {what} {text!r}: {error}") from None
     tree = parsed[0] if parsed else None
     if tree is None:
         raise InvalidInputError(f"cannot parse the {what} {text!r}: no expression found")
@@ -128,6 +134,21 @@ def _parse(text: str, kind: Any, what: str) -> Expression:
         return _translate(tree)
     except UnsupportedError as error:
         raise UnsupportedError(f"{error} (in the {what} {text!r})") from None
+    except RecursionError:
+        raise InvalidInputError(f"the {what} is nested too deeply ({len(text)} characters)") from None
+
+
+_INFIX_WORDS = frozenset(
+    {"XOR", "DIV", "MOD", "RLIKE", "REGEXP", "GLOB", "SIMILAR", "OVERLAPS", "COLLATE", "MEMBER", "MATCH"}
+)
+
+
+def _ignorable(token: Token) -> bool:
+    """Whether what follows an expression may be dropped from this token on."""
+    if token.token_type == TokenType.SEMICOLON:
+        return True
+    text = token.text
+    return bool(text) and (text[0].isalnum() or text[0] == "_") and text.upper() not in _INFIX_WORDS
 
 
 def _pairs(tokens: list[Token]) -> list[tuple[Token, Token | None]]:
@@ -209,7 +230,8 @@ def _negated(call: Call) -> Expression:
     """`x NOT IN`, `NOT BETWEEN`, `IS NOT`: one operator, so that literals are still coerced (not so below NOT)."""
     if call.name == "and":
         low, high = call.args
-        assert isinstance(low, Call) and isinstance(high, Call)
+        assert isinstance(low, Call)
+        assert isinstance(high, Call)
         return Call("or", (Call("<", low.args), Call(">", high.args)))
     return Call(
         call.name.replace("is ", "is not ") if call.name.startswith("is ") else f"not {call.name}", call.args

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -238,27 +238,38 @@ def _initcap(each: str) -> str:
     return "".join(out)
 
 
-def _concat(*args: Bound) -> Bound:
-    parts = [text(argument, "concat") for argument in args]
+def _texts(name: str, args: Sequence[Bound]) -> tuple[tuple[Bound, ...], pa.DataType]:
+    """All arguments as text of one kind."""
+    parts = [text(argument, name) for argument in args]
     type_ = pa.large_string() if any(pa.types.is_large_string(part.type) for part in parts) else pa.string()
+    return tuple(cast(part, type_) for part in parts), type_
+
+
+def _concat(*args: Bound) -> Bound:
+    """Nulls count as empty text."""
+    parts, type_ = _texts("concat", args)
     empty = pa.scalar("", type_)
-    return apply(
-        "concat",
-        tuple(cast(part, type_) for part in parts),
-        type_,
-        lambda *values: pc.binary_join_element_wise(*broadcast(*values), empty, null_handling="skip"),
-    )
+
+    def kernel(*values: Any) -> Any:
+        filled = [pc.coalesce(value, empty) for value in broadcast(*values)]
+        return pc.binary_join_element_wise(*filled, empty)
+
+    return apply("concat", parts, type_, kernel)
 
 
 def _concat_ws(separator: Bound, *args: Bound) -> Bound:
-    parts = [text(argument, "concat_ws") for argument in (*args, separator)]
-    type_ = pa.large_string() if any(pa.types.is_large_string(part.type) for part in parts) else pa.string()
-    return apply(
-        "concat_ws",
-        tuple(cast(part, type_) for part in parts),
-        type_,
-        lambda *values: pc.binary_join_element_wise(*broadcast(*values), null_handling="skip"),
-    )
+    """Nulls are left out, together with their separator."""
+    parts, type_ = _texts("concat_ws", (separator, *args))
+    empty = pa.scalar("", type_)
+
+    def kernel(*values: Any) -> Any:
+        between, *rest = broadcast(*values)
+        joined = rest[0]
+        for value in rest[1:]:
+            joined = pc.coalesce(pc.binary_join_element_wise(joined, value, between), joined, value)
+        return pc.if_else(pc.is_valid(between), pc.coalesce(joined, empty), between)
+
+    return apply("concat_ws", parts, type_, kernel)
 
 
 # --- distances, digests, codes -----------------------------------------------------------------------------

@@ -72,7 +72,9 @@ def test_damaged_bitmaps(values: Any, with_runs: bool) -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("case", ["del_array", "del_bitmap", "del_rebase", "upd_rows", "old_6_0_1", "stable_update"])
+@pytest.mark.parametrize(
+    "case", ["del_array", "del_bitmap", "del_rebase", "upd_rows", "old_6_0_1", "stable_update"]
+)
 def test_golden_deletion_files(case: str) -> None:
     store = LocalStore(GOLDEN / "table" / f"{case}.lance")
     manifest = drive(load_manifest(store, drive(latest_version(store))))
@@ -101,7 +103,8 @@ def test_a_fragment_without_deletions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("offsets", "message"), [([], "write no deletion file"), ([3], "has 3 rows"), ([0, 1, 2], "remove the fragment")]
+    ("offsets", "message"),
+    [([], "write no deletion file"), ([3], "has 3 rows"), ([0, 1, 2], "remove the fragment")],
 )
 def test_vectors_that_must_not_be_written(offsets: list[int], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
@@ -145,13 +148,16 @@ def test_damaged_arrow_files() -> None:
     for cut in range(0, len(data), 7):
         with pytest.raises(CorruptFileError):
             decode_deletions(data[:cut], ARROW_ARRAY, "x.arrow")
+    messages = []
     for _ in range(300):
         damaged = bytearray(data)
         damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         try:
             decode_deletions(bytes(damaged), ARROW_ARRAY, "x.arrow")
         except CorruptFileError as error:
-            assert "x.arrow" in str(error)
+            messages.append(str(error))
+    assert messages
+    assert all("x.arrow" in message for message in messages)
 
 
 @pytest.mark.fault
@@ -172,8 +178,8 @@ def test_uncompressed_and_lz4_files_are_readable() -> None:
     for compression in (None, "lz4", "zstd"):
         sink = pa.BufferOutputStream()
         batch = rows([7, 2, 5])
-        with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        with pa.ipc.new_file(
+            sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)
+        ) as writer:
             writer.write_batch(batch)
         assert decode_deletions(sink.getvalue().to_pybytes(), ARROW_ARRAY, "x").tolist() == [2, 5, 7]
-
-

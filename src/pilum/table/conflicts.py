@@ -43,7 +43,24 @@ class Conflict:
     reason: str
 
 
-_COLUMNS = ["append", "delete", "update", "overwrite", "restore", "create_index", "rewrite", "merge", "project", "data_replacement", "update_config", "reserve_fragments", "update_bases", "update_mem_wal_state", "data_overlay", "clone"]
+_COLUMNS = [
+    "append",
+    "delete",
+    "update",
+    "overwrite",
+    "restore",
+    "create_index",
+    "rewrite",
+    "merge",
+    "project",
+    "data_replacement",
+    "update_config",
+    "reserve_fragments",
+    "update_bases",
+    "update_mem_wal_state",
+    "data_overlay",
+    "clone",
+]
 
 # fmt: off
 _ROWS = {

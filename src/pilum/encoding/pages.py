@@ -15,6 +15,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pilum.encoding import constant, levels, selection
@@ -34,8 +35,7 @@ _MISSING = {"blob_layout": "blob", "sparse_layout": "sparse"}  # known, not buil
 
 _LONG_VALUE = 256  # bytes; pages with longer values are written as full-zip
 _LONGEST_IN_2_1 = 8192  # bytes; a 2.1 chunk holds 32 KiB and at least two values
-_LEVEL_BITS = 131072  # bits of levels per page (5.5)
-_MAX_LEVELS = 65535  # per chunk
+_MAX_LEVELS = 65535 // 3  # per chunk, whose level buffers have 65535 bytes; run-length may need 3 for one
 
 _modules: dict[str, Any] = {}  # owned by this module; filled once per name
 
@@ -100,7 +100,7 @@ def encode_page(
 def choose_layout(rows: LeafRows, options: EncodeOptions, structural: str | None) -> str:
     """Mini-block or full-zip (4.6, steps 4, 8 and 9) for rows that are not constant."""
     longest = selection.longest_value(rows.block)
-    if _too_many_levels(rows) or (options.version < (2, 2) and longest > _LONGEST_IN_2_1):
+    if _too_many_levels(rows, options) or (options.version < (2, 2) and longest > _LONGEST_IN_2_1):
         return "fullzip" if _zippable(rows.block) else "miniblock"
     if structural is not None:
         wanted = structural.lower()
@@ -108,15 +108,24 @@ def choose_layout(rows: LeafRows, options: EncodeOptions, structural: str | None
     return "miniblock" if longest < _LONG_VALUE else "fullzip"
 
 
-def _too_many_levels(rows: LeafRows) -> bool:
-    """Whether so many entries have no value that the levels of a mini-block chunk could overflow.
+def _too_many_levels(rows: LeafRows, options: EncodeOptions) -> bool:
+    """Whether a mini-block chunk could get more levels than its header can count.
 
-    The file writer cuts pages of lists long before; what is left is a single row.
+    A chunk holds at most ``max_values`` values, and all entries without a value that lie before them
+    (null and empty lists, or rows of them).
     """
-    if rows.rep is None or len(rows.rep) == rows.block.count:
+    if rows.rep is None:
         return False
-    bits = levels.max_rep(rows.layers).bit_length() + levels.max_def(rows.layers).bit_length()
-    return len(rows.rep) > min(_LEVEL_BITS // bits, _MAX_LEVELS)
+    entries, most = len(rows.rep), options.max_values
+    visible = levels.visible_mask(rows.definition, rows.layers)
+    if entries <= _MAX_LEVELS or visible is None:
+        return False
+    ends = np.flatnonzero(visible)
+    if len(ends) <= most:
+        return True
+    begins = np.concatenate([[-1], ends[:-1]])
+    ends[-1] = entries - 1  # the last chunk takes the rest
+    return int((ends[most - 1 :] - begins[: len(ends) - most + 1]).max()) > _MAX_LEVELS
 
 
 def _zippable(block: Block) -> bool:

@@ -9,7 +9,7 @@ travels as levels (`levels.py`; `spec/file-container-and-structure.md`, sections
                               [{3, b}]                  1, 2, 3         a, -, b
 
 Shredding goes from the outside in.  At each node there is a stream of *entries*; those that still have
-a slot in the node's Arrow array are listed in ``slots``.  An item layer marks the entries whose slot is
+a slot in the node's Arrow array are set in ``slots``.  An item layer marks the entries whose slot is
 null; a list layer replaces each entry by one per list item, and entries of null and empty lists stay
 behind without a slot.  While the inner layers are unknown, entries are marked with *codes*: numbers in
 the order of declaration from the outside, an empty list before a null one, so that the def level is
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,9 @@ class _Entries:
         codes: how many codes are taken; 0 means an entry is alive.
         rep: how many lists the place lies in where an entry begins (0 = begins a row); None outside lists.
         code: per entry, None when all are alive.
-        slots: the entry of each slot of the node's array, None when entry i is slot i.
+        slots: which entries have a slot in the node's array (in that order), None when all have.
+        dead: slots whose entry has ended since the last list (a struct around them is null); None when
+            there is none.
         num_rows: top-level rows, times the dimensions of the fixed-size lists passed.
         fixed: whether a fixed-size list was passed.
     """
@@ -75,20 +77,21 @@ class _Entries:
     codes: int = 0
     rep: Levels | None = None
     code: Levels | None = None
-    slots: Ints | None = None
+    slots: Bools | None = None
+    dead: Bools | None = None
     fixed: bool = False
 
-    def dead(self) -> Bools | None:
-        """Slots whose entry has ended further outside; None when there is none."""
-        if self.code is None:
-            return None
-        code = self.code if self.slots is None else self.code[self.slots]
-        dead: Bools = code != 0
-        return dead
-
-    def entries_of(self, slots: Bools) -> Any:
-        """An index of the entries of these slots."""
-        return slots if self.slots is None else self.slots[slots]
+    def marked(self, marks: Sequence[tuple[Bools, int]]) -> Levels:
+        """The codes of all entries after giving these slots a number."""
+        code = np.zeros(self.count, np.uint16) if self.code is None else self.code.copy()
+        for marked, number in marks:
+            which = marked
+            if self.slots is not None:
+                which = np.zeros(self.count, np.bool_)
+                which[self.slots] = marked
+            # marked slots were 0, and adding is faster than a masked copy
+            code += which.view(np.uint8) * np.uint16(number)
+        return code
 
 
 def shred(field: Field, array: pa.Array) -> list[LeafRows]:
@@ -169,12 +172,8 @@ def _leaf(field: Field, array: pa.Array, entries: _Entries) -> LeafRows:
 def _empty_struct(field: Field, array: pa.Array, entries: _Entries) -> LeafRows:
     """A struct without members has a column of nothing but nulls, which means non-null ``{}`` (4.4)."""
     nulls = _nulls(array)
-    if nulls is not None:
-        dead = entries.dead()
-        if bool((nulls if dead is None else nulls & ~dead).any()):
-            raise InvalidInputError(
-                f"field {field.name!r}: nulls of a struct without members cannot be stored"
-            )
+    if nulls is not None and bool((nulls if entries.dead is None else nulls & ~entries.dead).any()):
+        raise InvalidInputError(f"field {field.name!r}: nulls of a struct without members cannot be stored")
     inner = _enter_item(entries, np.ones(len(array), np.bool_), always=True)
     return _finish(inner, NullBlock(len(array)))
 
@@ -186,16 +185,14 @@ def _finish(entries: _Entries, block: Block) -> LeafRows:
         rep = np.uint16(levels.max_rep(layers)) - rep
     top = entries.codes
     if definition is not None and top > 1:  # with one code it is the level already
-        numbers = np.arange(top + 1, 0, -1).astype(np.uint16)
-        numbers[0] = 0
-        definition = numbers[definition]
+        definition = (np.uint16(top + 1) - definition) * (definition != 0)
     return LeafRows(block, rep, definition, layers, entries.num_rows)
 
 
 def _enter_item(entries: _Entries, nulls: Bools | None, *, always: bool = False) -> _Entries:
     """Pass an item layer (a leaf, a struct, a fixed-size list) whose slots are null as given."""
+    dead = entries.dead
     if nulls is not None:
-        dead = entries.dead()
         if dead is not None:
             nulls = nulls & ~dead
         if not always and not nulls.any():
@@ -203,14 +200,13 @@ def _enter_item(entries: _Entries, nulls: Bools | None, *, always: bool = False)
     if nulls is None:
         return replace(entries, kinds=(*entries.kinds, levels.ALL_VALID_ITEM))
     number = entries.codes + 1
-    if entries.code is None and entries.slots is None:
-        code = nulls.astype(np.uint16)
-        if number > 1:
-            code *= np.uint16(number)
-    else:
-        code = np.zeros(entries.count, np.uint16) if entries.code is None else entries.code.copy()
-        code[entries.entries_of(nulls)] = number
-    return replace(entries, kinds=(*entries.kinds, levels.NULLABLE_ITEM), codes=number, code=code)
+    return replace(
+        entries,
+        kinds=(*entries.kinds, levels.NULLABLE_ITEM),
+        codes=number,
+        code=entries.marked([(nulls, number)]),
+        dead=nulls if dead is None else dead | nulls,
+    )
 
 
 def _enter_list(field: Field, entries: _Entries, array: pa.Array) -> tuple[_Entries, pa.Array]:
@@ -218,7 +214,7 @@ def _enter_list(field: Field, entries: _Entries, array: pa.Array) -> tuple[_Entr
     if entries.fixed:
         raise UnsupportedError(f"field {field.name!r}: lists inside fixed-size lists of structs")
     starts, sizes = _list_ranges(array)
-    nulls, gone = _nulls(array), entries.dead()
+    nulls, gone = _nulls(array), entries.dead
     if nulls is not None and gone is not None:
         nulls &= ~gone
         gone = gone | nulls
@@ -236,12 +232,9 @@ def _enter_list(field: Field, entries: _Entries, array: pa.Array) -> tuple[_Entr
 
     # codes from the outside in: of the two levels of a list, empty is the higher
     code, codes = entries.code, entries.codes
-    if empty is not None or nulls is not None:
-        code = np.zeros(entries.count, np.uint16) if code is None else code.copy()
-        for found in (empty, nulls):
-            if found is not None:
-                codes += 1
-                code[entries.entries_of(found)] = codes
+    marks = [(found, codes + 1 + k) for k, found in enumerate(f for f in (empty, nulls) if f is not None)]
+    if marks:
+        code, codes = entries.marked(marks), marks[-1][1]
     if nulls is None:
         kind = levels.ALL_VALID_LIST if empty is None else levels.EMPTYABLE_LIST
     else:
@@ -264,12 +257,9 @@ def _enter_list(field: Field, entries: _Entries, array: pa.Array) -> tuple[_Entr
         spread_code = np.zeros(count, np.uint16)
         spread_code[first] = code
         code = spread_code
-        slots = np.flatnonzero(code == 0)
-        if len(slots) == count:
-            slots = None
-    inner = replace(
-        entries, count=count, kinds=(*entries.kinds, kind), codes=codes, rep=rep, code=code, slots=slots
-    )
+        slots = code == 0
+    kinds = (*entries.kinds, kind)
+    inner = _Entries(count, entries.num_rows, kinds, codes, rep, code, slots)
     return inner, _items(array.values, starts, sizes)
 
 
@@ -308,10 +298,14 @@ def _enter_fixed_size_list(field: Field, entries: _Entries, array: pa.Array) -> 
         raise UnsupportedError(f"field {field.name!r}: fixed-size lists of structs inside lists")
     dimension = array.type.list_size
     inner = _enter_item(entries, _nulls(array))
-    code = None if inner.code is None else np.repeat(inner.code, dimension)
+    code, dead = inner.code, inner.dead
+    if code is not None:
+        code = np.repeat(code, dimension)
+    if dead is not None:
+        dead = np.repeat(dead, dimension)
     items = array.values.slice(array.offset * dimension, len(array) * dimension)
     count, num_rows = inner.count * dimension, inner.num_rows * dimension
-    return replace(inner, count=count, num_rows=num_rows, code=code, fixed=True), items
+    return replace(inner, count=count, num_rows=num_rows, code=code, dead=dead, fixed=True), items
 
 
 # --------------------------------------------------------------------------- cutting and joining

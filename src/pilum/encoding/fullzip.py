@@ -124,6 +124,9 @@ class FixedDecoder(PageDecoder):
                 return PageRead(wanted, partial(self._decode, stop - start))
         elif len(rows):
             scattered = np.asarray(rows)
+            start, stop = int(scattered[0]), int(scattered[-1]) + 1
+            if stop - start == len(scattered):
+                return self.schedule(range(start, stop))
             first, last = runs(scattered)
             low, high = base + scattered[first] * stride, base + (scattered[last] + 1) * stride
             wanted = list(zip(low.tolist(), high.tolist(), strict=True))

@@ -31,6 +31,7 @@ __all__ = [
     "ALL_VALID_ITEM",
     "ALL_VALID_LIST",
     "EMPTYABLE_LIST",
+    "LIST_KIND",
     "LIST_KINDS",
     "NULLABLE_ITEM",
     "NULLABLE_LIST",
@@ -64,6 +65,12 @@ EMPTYABLE_LIST = 5
 NULL_AND_EMPTY_LIST = 6
 
 LIST_KINDS = frozenset((ALL_VALID_LIST, NULLABLE_LIST, EMPTYABLE_LIST, NULL_AND_EMPTY_LIST))
+LIST_KIND = {  # by (nullable, emptyable)
+    (False, False): ALL_VALID_LIST,
+    (True, False): NULLABLE_LIST,
+    (False, True): EMPTYABLE_LIST,
+    (True, True): NULL_AND_EMPTY_LIST,
+}
 _DEF_LEVELS = (0, 0, 0, 1, 1, 1, 2)  # by kind
 _MAX_LAYERS = 256  # twice the deepest schema; keeps every level far inside 16 bits
 
@@ -243,7 +250,7 @@ def unify_layers(parts: Sequence[Layers]) -> Layers:
         if found <= LIST_KINDS:
             null = not found.isdisjoint((NULLABLE_LIST, NULL_AND_EMPTY_LIST))
             empty = not found.isdisjoint((EMPTYABLE_LIST, NULL_AND_EMPTY_LIST))
-            unified.append(_LIST_KIND[null, empty])
+            unified.append(LIST_KIND[null, empty])
         elif found.isdisjoint(LIST_KINDS):
             unified.append(NULLABLE_ITEM if NULLABLE_ITEM in found else ALL_VALID_ITEM)
         else:
@@ -278,14 +285,6 @@ def concat_levels(
             pieces.append(levels if table is None else table[levels])
         definition = np.concatenate(pieces)
     return rep, definition, layers
-
-
-_LIST_KIND = {
-    (False, False): ALL_VALID_LIST,
-    (True, False): NULLABLE_LIST,
-    (False, True): EMPTYABLE_LIST,
-    (True, True): NULL_AND_EMPTY_LIST,
-}
 
 
 @lru_cache(maxsize=1024)

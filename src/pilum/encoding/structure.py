@@ -220,8 +220,9 @@ def _enter_list(field: Field, entries: _Entries, array: pa.Array) -> tuple[_Entr
         gone = gone | nulls
     elif nulls is not None:
         gone = nulls
-    if nulls is not None and not nulls.any():
-        nulls = None
+    # A list below null structs is nullable even if it has no nulls of its own: release 14.0.2 of the
+    # reference cannot rebuild the structs otherwise.
+    nullable = gone is not None and bool(gone.any())
     filled = sizes > 0
     if gone is not None:
         filled &= ~gone
@@ -232,13 +233,17 @@ def _enter_list(field: Field, entries: _Entries, array: pa.Array) -> tuple[_Entr
 
     # codes from the outside in: of the two levels of a list, empty is the higher
     code, codes = entries.code, entries.codes
-    marks = [(found, codes + 1 + k) for k, found in enumerate(f for f in (empty, nulls) if f is not None)]
+    marks = []
+    if empty is not None:
+        codes += 1
+        marks.append((empty, codes))
+    if nullable:
+        codes += 1
+        if nulls is not None:
+            marks.append((nulls, codes))
     if marks:
-        code, codes = entries.marked(marks), marks[-1][1]
-    if nulls is None:
-        kind = levels.ALL_VALID_LIST if empty is None else levels.EMPTYABLE_LIST
-    else:
-        kind = levels.NULLABLE_LIST if empty is None else levels.NULL_AND_EMPTY_LIST
+        code = entries.marked(marks)
+    kind = levels.LIST_KIND[nullable, empty is not None]
 
     # each entry becomes one per item; those without items stay as one
     if entries.slots is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pilum.errors import StoreError
 from pilum.io import ObjectInfo, ObjectWriter, Store
+from pilum.io.tracing import TRACE
 
 __all__ = ["FailingStore", "GatedStore", "SuspendingStore"]
 
@@ -43,9 +44,13 @@ class SuspendingStore(Store):
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await self._arrive(path)
-            if end is None:
-                return await self.inner.get_all(path)
-            return await self.inner.get(path, start, end)
+            untraced = TRACE.set(None)  # this store logs the request already
+            try:
+                if end is None:
+                    return await self.inner.get_all(path)
+                return await self.inner.get(path, start, end)
+            finally:
+                TRACE.reset(untraced)
         finally:
             self.in_flight -= 1
 

@@ -8,11 +8,12 @@ code runs on threads over local files and as tasks over the network.  `trace` lo
 
 from __future__ import annotations
 
+from pilum.io.buffers import Bytes
 from pilum.io.driver import iterate, run
 from pilum.io.local import LocalStore
 from pilum.io.locate import store_for
 from pilum.io.memory import MemoryStore
-from pilum.io.ranges import Bytes, Range, plan_requests
+from pilum.io.ranges import Range, plan_requests
 from pilum.io.runtime import InlineRuntime, LoopRuntime, Runtime, current_runtime
 from pilum.io.scheduler import RequestScheduler
 from pilum.io.stats import IoCounts, IoStats

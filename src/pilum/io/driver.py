@@ -39,14 +39,19 @@ def run(coroutine: Coroutine[Any, Any, T], *, suspends: bool) -> T:
     """
     if suspends:
         return _run_in_background(coroutine)
-    if isinstance(RUNTIME.get(), InlineRuntime):
-        # Called by a worker or by a callback of an inline query: keep what it says about threads.
-        return _without_hooks(coroutine)
-    token = RUNTIME.set(PARALLEL)
+    # Asynchronous generators made meanwhile must not be adopted by a loop that runs on this thread.
+    hooks = sys.get_asyncgen_hooks()
+    if hooks.firstiter is not None:
+        sys.set_asyncgen_hooks(None, None)
+    # Called by a worker or by a callback of an inline query: keep what it says about threads.
+    token = None if isinstance(RUNTIME.get(), InlineRuntime) else RUNTIME.set(PARALLEL)
     try:
-        return _without_hooks(coroutine)
+        return drive(coroutine)
     finally:
-        RUNTIME.reset(token)
+        if token is not None:
+            RUNTIME.reset(token)
+        if hooks.firstiter is not None:
+            sys.set_asyncgen_hooks(*hooks)
 
 
 def iterate(source: AsyncIterable[T], *, suspends: bool) -> Iterator[T]:
@@ -97,18 +102,6 @@ def _close(aclose: Any, suspends: bool) -> None:
         _background.loop.create_task(_await(aclose))
         return
     _run_in_background(_await(aclose))
-
-
-def _without_hooks(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Drive inline; asynchronous generators made meanwhile must not be adopted by a loop of this thread."""
-    hooks = sys.get_asyncgen_hooks()
-    if hooks.firstiter is None:
-        return drive(coroutine)
-    sys.set_asyncgen_hooks(None, None)
-    try:
-        return drive(coroutine)
-    finally:
-        sys.set_asyncgen_hooks(*hooks)
 
 
 # -- the background loop -------------------------------------------------------------------------------

@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, NoReturn, TypeVar
 
-import numpy as np
-
 from pilum import config
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StoreError
 from pilum.io import durable
-from pilum.io.ranges import EMPTY, Bytes, Range, assemble, check_range, merge_ranges, split_range
+from pilum.io.buffers import EMPTY, Bytes, allocate
+from pilum.io.ranges import Range, assemble, check_range, merge_ranges, split_range
 from pilum.io.runtime import LoopRuntime, current_runtime
 from pilum.io.store import Infos, ObjectInfo, ObjectWriter, Pieces, Store
 from pilum.io.tracing import TRACE, Request
@@ -167,7 +166,7 @@ class LocalStore(Store):
             if size > _LARGE and end > (length := os.fstat(descriptor).st_size):
                 # Sizes in files are not to be trusted: allocate nothing for bytes that are not there.
                 self._short(path, start, end, max(0, length - start))
-            buffer: Bytes = np.empty(size, dtype=np.uint8)
+            buffer = allocate(size)
             got = _pread(descriptor, buffer, start)
             while got < size:
                 more = _pread(descriptor, buffer[got:], start + got)

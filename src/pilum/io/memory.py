@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from pilum.errors import AlreadyExistsError, NotFoundError, StoreError
-from pilum.io.ranges import EMPTY, Bytes, Range, check_range
+from pilum.io.buffers import EMPTY, Bytes
+from pilum.io.ranges import Range, check_range
 from pilum.io.store import Infos, ObjectInfo, ObjectWriter, Pieces, Store
 from pilum.io.tracing import TRACE, Request
 

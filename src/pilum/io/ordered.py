@@ -84,7 +84,9 @@ class OrderedWork(Generic[T, R]):
         self._awaited = _NOBODY  # the chunk the consumer waits for
         self._wake: Callable[[], None] = _nothing
         self._sleepers: list[Any] = []  # locks of workers that wait for space
-        self._active = 0  # executor jobs
+        self._active = 0  # executor jobs asked for
+        self._running = 0  # executor jobs that have begun
+        self._idle: Callable[[], None] = _nothing
 
     # -- the consumer ----------------------------------------------------------------------------------
 
@@ -161,6 +163,18 @@ class OrderedWork(Generic[T, R]):
             self._wake_sleepers()
             self._done.clear()
 
+    def stop_jobs(self, idle: Callable[[], None]) -> None:
+        """`stop`, then call ``idle`` once no executor job runs; those still queued will do nothing."""
+        if self._generation != generation():
+            idle()
+            return
+        self.stop()
+        with self._lock:
+            if self._running:
+                self._idle = idle
+            else:
+                idle()
+
     def _same_process(self) -> None:
         if self._generation != generation():
             raise RuntimeError(
@@ -194,6 +208,8 @@ class OrderedWork(Generic[T, R]):
         """Compute chunks until there are none or the window is full."""
         job: Job | None = None
         outcome: Outcome | None = None
+        with self._lock:
+            self._running += 1
         while True:
             with self._lock:
                 if job is not None and outcome is not None:
@@ -201,6 +217,9 @@ class OrderedWork(Generic[T, R]):
                 job = self._claim()
                 if job is None:
                     self._active -= 1
+                    self._running -= 1
+                    if self._running == 0:
+                        self._idle()
                     return
             outcome = None  # the results just handed in are not kept alive by this thread
             outcome = self._compute_anything(job)

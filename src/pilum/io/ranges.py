@@ -15,10 +15,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from pilum.errors import InvalidInputError
+from pilum.io.buffers import EMPTY, Bytes, allocate
 
 __all__ = [
     "EMPTY",
@@ -33,11 +31,6 @@ __all__ = [
 
 Range: TypeAlias = tuple[int, int]
 """Start and end of a byte range, end exclusive."""
-
-Bytes: TypeAlias = npt.NDArray[np.uint8]
-"""The bytes of one range: contiguous, one-dimensional."""
-
-EMPTY: Bytes = np.empty(0, dtype=np.uint8)
 
 
 def check_range(path: str, start: int, end: int) -> None:
@@ -119,7 +112,7 @@ def assemble(ranges: Sequence[Range], requests: Sequence[Range], buffers: Sequen
         if end <= limit:
             found.append(buffers[at][start - base : end - base])
             continue
-        joined = np.empty(end - start, dtype=np.uint8)
+        joined = allocate(end - start)
         position = start
         while position < end:
             base, limit = requests[at]

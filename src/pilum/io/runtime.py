@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sized
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sized
 from contextvars import ContextVar, copy_context
 from itertools import chain, islice
 from typing import Any, TypeAlias, TypeVar
@@ -285,8 +285,12 @@ async def _in_executor(work: OrderedWork[T, R], workers: int) -> AsyncGenerator[
                 raise done.error
             position += 1
     finally:
-        work.stop()
-        await cancel_and_wait(jobs)
+        # Cancelling what `run_in_executor` returned says nothing about a thread that has begun.
+        idle: asyncio.Future[None] = loop.create_future()
+        work.stop_jobs(_waker(loop, idle))
+        for job in list(jobs):
+            job.cancel()
+        await _wait([idle])
 
 
 def _waker(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> Callable[[], None]:
@@ -304,22 +308,24 @@ def _waker(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> Cal
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel tasks and wait until all have ended, even when the waiting task is cancelled meanwhile."""
+    """Cancel tasks and wait until all have ended."""
     tasks = list(tasks)
     for task in tasks:
         task.cancel()
+    await _wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen: asyncio does not report it as never retrieved
+
+
+async def _wait(futures: Collection[asyncio.Future[Any]]) -> None:
+    """Wait until all are done, even when the waiting task is cancelled meanwhile."""
     interrupted: asyncio.CancelledError | None = None
-    while True:
-        pending = [task for task in tasks if not task.done()]
-        if not pending:
-            break
+    while pending := [future for future in futures if not future.done()]:
         try:
             await asyncio.wait(pending)
         except asyncio.CancelledError as error:
             interrupted = error
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # seen: asyncio does not report it as never retrieved
     if interrupted is not None:
         raise interrupted
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from pilum import config
 from pilum.errors import StoreError
-from pilum.io.ranges import EMPTY, Bytes, Range, assemble, check_range, plan_requests
+from pilum.io.buffers import EMPTY, Bytes
+from pilum.io.ranges import Range, assemble, check_range, plan_requests
 from pilum.io.runtime import cancel_and_wait
 from pilum.io.scheduler import RequestScheduler
 from pilum.io.stats import IoStats

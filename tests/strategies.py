@@ -115,7 +115,7 @@ def _leaf(kind: Any, rows: int, rng: np.random.Generator, mask: Any) -> Any:
             [None if mask is not None and mask[i] else word for i, word in enumerate(words)], kind
         )
     if types_.is_floating(kind):
-        values = (rng.standard_normal(rows) * 10 ** rng.integers(-3, 4)).astype(kind.to_pandas_dtype())
+        values = (rng.standard_normal(rows) * 10.0 ** rng.integers(-3, 4)).astype(kind.to_pandas_dtype())
         if rows and rng.random() < 0.3:
             values[rng.integers(rows)] = rng.choice([np.nan, np.inf, -0.0])
         return pa.array(values, kind, mask=mask)

@@ -106,7 +106,7 @@ def test_one_hundred_concurrent_queries_on_one_loop(tmp_path: Path, where: str) 
     rows = table(1000)
     path = tmp_path / "t.lance"
     pilum.write_dataset(rows, path, max_rows_per_file=50)
-    inner = filled("hundred", 200)
+    inner = filled(f"hundred-{where}", 200)
 
     async def main() -> int:
         if where == "disk":

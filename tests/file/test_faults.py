@@ -30,6 +30,15 @@ def read_all(store: MemoryStore, rows: Any = None) -> pa.RecordBatch:
     return drive(read())
 
 
+def validate(batch: pa.RecordBatch) -> None:
+    """Whole and safe to use; fixed-width values may have any bits (a day of 25 hours is not our business)."""
+    batch.validate()
+    for column in batch.columns:
+        kind = column.type
+        if not (pa.types.is_temporal(kind) or pa.types.is_decimal(kind)):
+            column.validate(full=True)
+
+
 def put(data: bytes) -> MemoryStore:
     store = MemoryStore()
     drive(store.put("f", data))
@@ -71,7 +80,7 @@ def test_mutated_golden_files(path: Path) -> None:
             pass
         else:
             # Values may have changed (their bytes carry no checksum), but the shape must be whole.
-            batch.validate(full=True)
+            validate(batch)
             if batch.schema.names == expected.column_names:
                 assert batch.num_rows == expected.num_rows or damaged != data
         assert time.monotonic() - started < 5, f"mutation {number} took too long"
@@ -113,7 +122,7 @@ def test_a_flipped_bit_in_metadata_never_changes_values_silently() -> None:
                 found = read_all(put(bytes(damaged)))
             except (PilumError, NotImplementedError):
                 continue
-            found.validate(full=True)
+            validate(found)
 
 
 def test_the_error_names_file_column_and_page() -> None:

@@ -59,69 +59,62 @@ class Footer:
     version: tuple[int, int]
 
 
-def parse_footer(tail: bytes, size: int, path: str) -> Footer:
+def parse_footer(tail: bytes, size: int) -> Footer:
     """Decode and check the footer.
 
     Args:
         tail: the last bytes of the file, at least 40 unless the file is shorter.
         size: length of the file.
-        path: for messages.
 
     Raises:
         CorruptFileError: no Lance file, or positions outside the file.
-        UnsupportedError: a file version that is not read (yet).
+        UnsupportedError: a file version that is not read by this reader.
     """
     if size < FOOTER_SIZE or len(tail) < FOOTER_SIZE:
-        raise CorruptFileError(located(f"{size} bytes are too short for a Lance file", path=path))
+        raise CorruptFileError(f"{size} bytes are too short for a Lance file")
     columns_start, column_table, buffer_table, buffers, columns, major, minor, magic = _FOOTER.unpack(
         tail[-FOOTER_SIZE:]
     )
     if magic != MAGIC:
-        raise CorruptFileError(
-            located(f"not a Lance file: it ends in {magic!r} instead of {MAGIC!r}", path=path)
-        )
+        raise CorruptFileError(f"not a Lance file: it ends in {magic!r} instead of {MAGIC!r}")
     version = (major, minor)
     if version not in _VERSIONS:
         old = _OLD_VERSIONS.get(version)
         if old is not None or version == (2, 3):
-            raise UnsupportedError(located(f"file format {old or '2.3'} is not supported yet", path=path))
-        raise CorruptFileError(located(f"unknown file format {major}.{minor}", path=path, offset=size - 8))
+            raise UnsupportedError(f"file format {old or '2.3'} is not supported here")
+        raise CorruptFileError(located(f"unknown file format {major}.{minor}", offset=size - 8))
     if not columns_start <= column_table <= buffer_table <= size - FOOTER_SIZE:
-        raise CorruptFileError(
-            located("the footer's positions are not ascending or leave the file", path=path)
-        )
+        raise CorruptFileError("the footer's positions are not ascending or leave the file")
     if buffers < 1 or buffer_table + 16 * buffers > size - FOOTER_SIZE:
         raise CorruptFileError(
-            located(f"{buffers} global buffers do not fit their table", path=path, offset=buffer_table)
+            located(f"{buffers} global buffers do not fit their table", offset=buffer_table)
         )
     if column_table + 16 * columns > buffer_table:
-        raise CorruptFileError(
-            located(f"{columns} columns do not fit their table", path=path, offset=column_table)
-        )
+        raise CorruptFileError(located(f"{columns} columns do not fit their table", offset=column_table))
     return Footer(size, columns_start, column_table, buffer_table, buffers, columns, version)
 
 
-def parse_table(data: bytes, low: int, high: int, path: str, what: str, align: int = 1) -> list[Range]:
+def parse_table(data: bytes, low: int, high: int, what: str, align: int = 1) -> list[Range]:
     """The entries of an offset table as ranges, each checked to lie in ``[low, high)``."""
     numbers = struct.unpack(f"<{len(data) // 8}Q", data)
     ranges = []
     for start, size in zip(numbers[::2], numbers[1::2], strict=True):
         if start < low or size > high or start + size > high:
             raise CorruptFileError(
-                located(
-                    f"{what} of {size} bytes at {start} lies outside [{low}, {high})", path=path, offset=start
-                )
+                located(f"{what} of {size} bytes lies outside [{low}, {high})", offset=start)
             )
         if start % align:
-            raise CorruptFileError(
-                located(f"{what} is not aligned to {align} bytes", path=path, offset=start)
-            )
+            raise CorruptFileError(located(f"{what} is not aligned to {align} bytes", offset=start))
         ranges.append((start, start + size))
     return ranges
 
 
-def parse_column(data: bytes, footer: Footer, path: str, column: int) -> list[PageSource]:
+def parse_column(data: bytes, size: int) -> list[PageSource]:
     """The pages of one column from its ``ColumnMetadata`` message.
+
+    Args:
+        data: the serialized message.
+        size: length of the file.
 
     Raises:
         CorruptFileError: the message contradicts the format or points outside the file.
@@ -133,48 +126,36 @@ def parse_column(data: bytes, footer: Footer, path: str, column: int) -> list[Pa
     try:
         message = container_pb2.ColumnMetadata.FromString(data)
     except DecodeError as error:
-        raise CorruptFileError(
-            located(f"column metadata is not a valid message: {error}", path=path, column=column)
-        ) from None
+        raise CorruptFileError(f"column metadata is not a valid message: {error}") from None
     if not message.HasField("encoding"):
-        raise CorruptFileError(located("the column has no encoding", path=path, column=column))
+        raise CorruptFileError("the column has no encoding")
     pages = message.pages
     if len(pages) > _MAX_PAGES:
-        raise CorruptFileError(located(f"a column of {len(pages)} pages", path=path, column=column))
-    sources = []
-    for number, page in enumerate(pages):
-        offsets, sizes = tuple(page.buffer_offsets), tuple(page.buffer_sizes)
-        if len(offsets) != len(sizes):
+        raise CorruptFileError(f"a column of {len(pages)} pages")
+    return [_page_source(page, number, size) for number, page in enumerate(pages)]
+
+
+def _page_source(page: Any, number: int, file_size: int) -> PageSource:
+    offsets, sizes = tuple(page.buffer_offsets), tuple(page.buffer_sizes)
+    if len(offsets) != len(sizes):
+        raise CorruptFileError(located(f"{len(offsets)} buffer offsets, {len(sizes)} sizes", page=number))
+    for offset, size in zip(offsets, sizes, strict=True):
+        if offset % ALIGNMENT or offset + size > file_size:
             raise CorruptFileError(
                 located(
-                    f"{len(offsets)} buffer offsets, {len(sizes)} sizes",
-                    path=path,
-                    column=column,
+                    f"a page buffer of {size} bytes is misaligned or leaves the file of {file_size} bytes",
                     page=number,
+                    offset=offset,
                 )
             )
-        for offset, size in zip(offsets, sizes, strict=True):
-            if offset % ALIGNMENT or offset + size > footer.size:
-                raise CorruptFileError(
-                    located(
-                        f"a page buffer of {size} bytes is misaligned or leaves the file of {footer.size} bytes",
-                        path=path,
-                        column=column,
-                        page=number,
-                        offset=offset,
-                    )
-                )
-        encoding = page.encoding
-        if encoding.WhichOneof("location") != "direct":
-            raise CorruptFileError(
-                located("the page has no inline encoding", path=path, column=column, page=number)
-            )
-        try:
-            layout = _layout_of(encoding.direct.encoding)
-        except CorruptFileError as error:
-            raise CorruptFileError(located(str(error), path=path, column=column, page=number)) from None
-        sources.append(PageSource(offsets, sizes, page.length, layout))
-    return sources
+    encoding = page.encoding
+    if encoding.WhichOneof("location") != "direct":
+        raise CorruptFileError(located("the page has no inline encoding", page=number))
+    try:
+        layout = _layout_of(encoding.direct.encoding)
+    except CorruptFileError as error:
+        raise CorruptFileError(located(str(error), page=number)) from None
+    return PageSource(offsets, sizes, page.length, layout)
 
 
 @lru_cache(maxsize=512)

@@ -1,9 +1,12 @@
 """What is known of a data file once its tail has been read: where columns and pages are.
 
-`FileMetadata` is the footer, the row count and the position of every column's metadata; a `Column` is the pages
-of one column as decoders, with the row each begins at.  Both are plain values without a store, so a session
-keeps them under the file's address, and the column's under (file, column): a second reader of the same file asks
-for data only.
+A `Container` is the footer, the row count and the position of every column's metadata; a `Column` is the pages of
+one column as decoders, with the row each begins at; `FileMetadata` is a container with the path it was read from.
+They are plain values without a store, so a session keeps them under the file's address, and columns under (file,
+column): a second reader of the same file asks for data only.
+
+The small fragments of a table often end in equal bytes.  Those are parsed once (`_container`), and a column whose
+pages need no metadata of their own is shared with its container: opening such a file costs a few look-ups.
 
 ```
 open:      tail of the file ─► footer, tables, row count          (one read; two when the tail is long)
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,15 +26,17 @@ import numpy.typing as npt
 
 from pilum.encoding import PageDecoder, Range, Rows, open_page
 from pilum.errors import CorruptFileError, PilumError, located
-from pilum.file.container import ALIGNMENT, Footer, parse_column, parse_footer, parse_table
+from pilum.file.container import ALIGNMENT, FOOTER_SIZE, Footer, parse_column, parse_footer, parse_table
 from pilum.io import Store
 from pilum.schema import Schema, parse_file_descriptor
 
-__all__ = ["Column", "FileMetadata", "load_metadata", "relocated"]
+__all__ = ["Column", "Container", "FileMetadata", "load_metadata", "relocated"]
 
 # Column metadata beyond this many bytes is fetched by column when less than a quarter of the columns is wanted.
 _WIDE_BYTES = 64 << 10
 _WIDE_RATIO = 4
+# Closing sections up to this length are parsed once for all files that end in the same bytes.
+_SHARED_BYTES = 16 << 10
 
 
 def relocated(error: PilumError, path: str, column: Any = None, page: int | None = None) -> PilumError:
@@ -101,65 +107,50 @@ class Column:
         return [number for number, _ in self.overlapping(rows) if not self.pages[number].initialised]
 
 
-class FileMetadata:
-    """The opened container of one file; see the module docstring.
+class Container:
+    """The parsed end of a file.
 
     Attributes:
-        path: the file's key, for messages.
         footer: the decoded footer.
         schema: the schema stored in the file.
         num_rows: rows in the file.
         buffers: ranges of the global buffers; 0 is the file descriptor.
+        ranges: byte range of each column's metadata.
+        sections: those bytes, if they came with the tail.
+        projections: resolved projections whose columns need no metadata of the file's own (see `FileReader`).
     """
 
-    __slots__ = (
-        "_columns",
-        "_ranges",
-        "_sections",
-        "_sections_start",
-        "buffers",
-        "footer",
-        "num_rows",
-        "path",
-        "projections",
-        "schema",
-    )
+    __slots__ = ("_shared", "buffers", "footer", "num_rows", "projections", "ranges", "schema", "sections")
 
     def __init__(
-        self, path: str, footer: Footer, schema: Schema, num_rows: int, buffers: list[Range],
-        ranges: list[Range], sections: bytes | None, sections_start: int,
-    ) -> None:  # fmt: skip
-        self.path = path
+        self,
+        footer: Footer,
+        schema: Schema,
+        num_rows: int,
+        buffers: list[Range],
+        ranges: list[Range],
+        sections: bytes | None,
+    ) -> None:
         self.footer = footer
         self.schema = schema
         self.num_rows = num_rows
         self.buffers = buffers
-        self._ranges = ranges
-        self._sections = sections
-        self._sections_start = sections_start
-        # Resolved projections by identity of their schema; a small memo, see FileReader.
+        self.ranges = ranges
+        self.sections = sections
         self.projections: dict[int, Any] = {}
-
-    @property
-    def num_columns(self) -> int:
-        """Number of columns."""
-        return len(self._ranges)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory held, for the cache."""
-        return 600 + 16 * len(self._ranges) + len(self._sections or b"")
-
-    def column_range(self, column: int) -> Range:
-        """Byte range of a column's metadata."""
-        return self._ranges[column]
+        self._shared: dict[tuple[int, int], Column] = {}
 
     def column_bytes(self, column: int) -> bytes | None:
         """The bytes of a column's metadata if they came with the tail."""
-        if self._sections is None:
+        if self.sections is None:
             return None
-        low, high = self._ranges[column]
-        return self._sections[low - self._sections_start : high - self._sections_start]
+        low, high = self.ranges[column]
+        start = self.footer.columns_start
+        return self.sections[low - start : high - start]
+
+    def shared_column(self, column: int, scale: int) -> Column | None:
+        """The column, if it was parsed before and belongs to no single file."""
+        return self._shared.get((column, scale))
 
     def parse_column(self, column: int, data: bytes, scale: int = 1) -> Column:
         """Decode a column's metadata and check it against the row count.
@@ -169,23 +160,63 @@ class FileMetadata:
             data: its serialized metadata.
             scale: items per row, above 1 inside structural fixed-size lists.
         """
-        version = self.footer.version
         pages = []
-        for number, source in enumerate(parse_column(data, self.footer, self.path, column)):
+        for number, source in enumerate(parse_column(data, self.footer.size)):
             try:
-                pages.append(open_page(source, version))
+                pages.append(open_page(source, self.footer.version))
             except PilumError as error:
-                raise relocated(error, self.path, column, number) from None
+                raise type(error)(located(str(error), page=number)) from error
         found = Column(column, pages)
         if found.num_rows != self.num_rows * scale:
             raise CorruptFileError(
-                located(
-                    f"the column's pages hold {found.num_rows} rows, the file says {self.num_rows * scale}",
-                    path=self.path,
-                    column=column,
-                )
+                f"the column's pages hold {found.num_rows} rows, the file says {self.num_rows * scale}"
             )
+        if found.ready:
+            self._shared[column, scale] = found
         return found
+
+
+class FileMetadata:
+    """The container of one file; see `Container` for what it holds."""
+
+    __slots__ = ("container", "path", "projections")
+
+    def __init__(self, path: str, container: Container) -> None:
+        self.path = path
+        self.container = container
+        # Resolved projections by identity of their schema; a small memo, see FileReader.
+        self.projections: dict[int, Any] = {}
+
+    @property
+    def footer(self) -> Footer:
+        """The decoded footer."""
+        return self.container.footer
+
+    @property
+    def schema(self) -> Schema:
+        """The schema stored in the file."""
+        return self.container.schema
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in the file."""
+        return self.container.num_rows
+
+    @property
+    def buffers(self) -> list[Range]:
+        """Ranges of the global buffers."""
+        return self.container.buffers
+
+    @property
+    def num_columns(self) -> int:
+        """Number of columns."""
+        return len(self.container.ranges)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, for the cache; containers that files share are counted with each."""
+        container = self.container
+        return 600 + 16 * len(container.ranges) + len(container.sections or b"")
 
 
 async def load_metadata(
@@ -208,42 +239,94 @@ async def load_metadata(
         tail, size = body, len(body)
     else:
         tail, size = await store.get_tail(path, max(store.block_size, 4096), size=size, who="footer")
-    tail_start = size - len(tail)
-    footer = parse_footer(tail[-40:].tobytes(), size, path)
+    try:
+        first = _closing_start(tail, size)
+        if first is not None:
+            return FileMetadata(path, _container(tail[first - size :].tobytes(), size))
+        return FileMetadata(path, await _load_long(store, path, tail, size, wanted))
+    except PilumError as error:
+        raise relocated(error, path) from error.__cause__
 
-    async def section(low: int, high: int, who: str) -> bytes:
+
+def _closing_start(tail: npt.NDArray[np.uint8], size: int) -> int | None:
+    """Where the closing sections begin, if the tail holds all of them and they are short; unchecked."""
+    if len(tail) < FOOTER_SIZE:
+        return None
+    buffer_table = int.from_bytes(tail[-24:-16].tobytes(), "little")
+    at = buffer_table - (size - len(tail))
+    if not 0 <= at <= len(tail) - FOOTER_SIZE:
+        return None
+    first = int.from_bytes(tail[at : at + 8].tobytes(), "little")
+    return first if size - min(len(tail), _SHARED_BYTES) <= first < size else None
+
+
+@lru_cache(maxsize=1024)
+def _container(closing: bytes, size: int) -> Container:
+    """The container of a file of ``size`` bytes that ends in ``closing``: global buffer 0 up to the footer."""
+    footer = parse_footer(closing[-FOOTER_SIZE:], size)
+    start = size - len(closing)
+
+    def section(low: int, high: int) -> bytes:
+        if low < start:
+            raise CorruptFileError(
+                located("the sections at the end of the file are not in order", offset=low)
+            )
+        return closing[low - start : high - start]
+
+    table = section(footer.buffer_table, footer.buffer_table + 16 * footer.num_buffers)
+    buffers = parse_table(table, 0, footer.columns_start, "a global buffer", ALIGNMENT)
+    return _assembled(
+        footer,
+        section(*buffers[0]),
+        buffers,
+        section(footer.column_table, footer.column_table + 16 * footer.num_columns),
+        section(footer.columns_start, footer.column_table),
+    )
+
+
+def _assembled(
+    footer: Footer, descriptor: bytes, buffers: list[Range], table: bytes, sections: bytes | None
+) -> Container:
+    schema, num_rows = parse_file_descriptor(descriptor)
+    ranges = parse_table(table, footer.columns_start, footer.column_table, "column metadata")
+    return Container(footer, schema, num_rows, buffers, ranges, sections)
+
+
+async def _load_long(
+    store: Store, path: str, tail: npt.NDArray[np.uint8], size: int, wanted: int | None
+) -> Container:
+    """The container of a file whose closing sections are longer than the tail, or too long to be shared."""
+    footer = parse_footer(tail[-FOOTER_SIZE:].tobytes(), size)
+    tail_start = size - len(tail)
+
+    async def section(low: int, high: int) -> bytes:
         if low >= tail_start:
             return tail[low - tail_start : high - tail_start].tobytes()
-        if low == high:
-            return b""
-        return (await store.get(path, low, high, who=who)).tobytes()
+        return (await store.get(path, low, high, who="metadata")).tobytes() if low < high else b""
 
-    table_end = footer.buffer_table + 16 * footer.num_buffers
-    start = footer.buffer_table
+    async def reach(low: int) -> None:
+        nonlocal tail, tail_start
+        if low < tail_start:
+            front = await store.get(path, low, tail_start, who="metadata")
+            tail, tail_start = np.concatenate([front, tail]), low
+
     if footer.buffer_table < tail_start:
-        # A tail shorter than its tables: fetch from the column table on, they are adjacent.
-        front = await store.get(path, footer.column_table, tail_start, who="footer")
-        tail = np.concatenate([front, tail])
-        tail_start = footer.column_table
-    buffers = parse_table(
-        await section(start, table_end, "footer"), 0, footer.columns_start, path, "a global buffer", ALIGNMENT
+        await reach(footer.column_table)  # the two tables are adjacent
+    table = await section(footer.buffer_table, footer.buffer_table + 16 * footer.num_buffers)
+    buffers = parse_table(table, 0, footer.columns_start, "a global buffer", ALIGNMENT)
+    wide = (
+        wanted is not None
+        and _WIDE_RATIO * wanted < footer.num_columns
+        and footer.column_table - footer.columns_start > _WIDE_BYTES
     )
-    first = buffers[0][0]
-    if first < tail_start:
-        columns_size = footer.column_table - footer.columns_start
-        wide = wanted is not None and _WIDE_RATIO * wanted < footer.num_columns and columns_size > _WIDE_BYTES
-        if not wide:
-            front = await store.get(path, first, tail_start, who="metadata")
-            tail = np.concatenate([front, tail])
-            tail_start = first
-    descriptor = await section(*buffers[0], "metadata")
-    try:
-        schema, num_rows = parse_file_descriptor(descriptor)
-    except PilumError as error:
-        raise relocated(error, path) from None
-    table = await section(footer.column_table, footer.column_table + 16 * footer.num_columns, "metadata")
-    ranges = parse_table(table, footer.columns_start, footer.column_table, path, "column metadata")
-    sections = None
-    if footer.columns_start >= tail_start:
-        sections = await section(footer.columns_start, footer.column_table, "metadata")
-    return FileMetadata(path, footer, schema, num_rows, buffers, ranges, sections, footer.columns_start)
+    if not wide:
+        await reach(min(buffers[0][0], footer.columns_start))
+    return _assembled(
+        footer,
+        await section(*buffers[0]),
+        buffers,
+        await section(footer.column_table, footer.column_table + 16 * footer.num_columns),
+        await section(footer.columns_start, footer.column_table)
+        if footer.columns_start >= tail_start
+        else None,
+    )

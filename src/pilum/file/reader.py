@@ -57,6 +57,7 @@ class _Projection(NamedTuple):
     columns: tuple[Column, ...]  # one per leaf, in the order of Schema.leaves()
     scales: tuple[int, ...]  # items per row of each leaf
     spans: tuple[int, ...]  # first leaf of each top-level field, then the number of leaves
+    mapping: tuple[Sequence[int], Sequence[int]] | None  # field ids and columns it was resolved with
 
 
 class ReadPlan(NamedTuple):
@@ -66,6 +67,7 @@ class ReadPlan(NamedTuple):
     slots: list[_Slot]
     ranges: list[Range]
     num_rows: int
+    rows: tuple[int, int] = (-1, -1)  # the range, where it is one
 
 
 class _Slot(NamedTuple):
@@ -86,19 +88,20 @@ class FileReader:
         metadata: what the tail said.
     """
 
-    __slots__ = ("_body", "_cache", "_indices", "_key", "_schema", "metadata", "path", "store")
+    __slots__ = ("_body", "_cache", "_mapping", "_plan", "_schema", "metadata", "path", "store")
 
     def __init__(
         self, store: Store, path: str, metadata: FileMetadata, schema: Schema | None,
-        indices: dict[int, int] | None, cache: Cache | None, body: Bytes | None,
+        mapping: tuple[Sequence[int], Sequence[int]] | None, cache: Cache | None, body: Bytes | None,
     ) -> None:  # fmt: skip
         self.store = store
         self.path = path
         self.metadata = metadata
         self._schema = schema
-        self._indices = indices
+        self._mapping = mapping
         self._cache = cache
         self._body = body
+        self._plan: ReadPlan | None = None
 
     # -- opening ----------------------------------------------------------------------------------------
 
@@ -143,10 +146,10 @@ class FileReader:
             metadata = await load_metadata(store, path, size, wanted, body)
             if cache is not None:
                 cache.put(key, metadata, metadata.nbytes)
-        indices = None
+        mapping = None
         if fields is not None and column_indices is not None:
-            indices = dict(zip(fields, column_indices, strict=True))
-        reader = cls(store, path, metadata, schema, indices, cache, body)
+            mapping = (fields, column_indices)
+        reader = cls(store, path, metadata, schema, mapping, cache, body)
         if reader._known_projection(None) is None:
             await reader._projection(None)
         return reader
@@ -161,7 +164,7 @@ class FileReader:
         if self._body is body:
             return self
         return FileReader(
-            self.store, self.path, self.metadata, self._schema, self._indices, self._cache, body
+            self.store, self.path, self.metadata, self._schema, self._mapping, self._cache, body
         )
 
     @property
@@ -214,6 +217,25 @@ class FileReader:
             )
         await self._initialise(resolved, wanted)
         return await self.execute(self.schedule(resolved, wanted))
+
+    async def read_decoded(self, start: int, stop: int) -> list[list[Decoded]]:
+        """Rows ``[start, stop)`` as decoded pages, one list for each leaf of the schema the file was opened with.
+
+        For callers that compute on values and need no Arrow array.
+        """
+        plan = self._plan
+        if plan is None or plan.rows != (start, stop):
+            wanted = check_rows(range(start, stop), self.num_rows)
+            resolved = self._known_projection(None) or await self._projection(None)
+            await self._initialise(resolved, wanted)
+            # A fragment is read by the same ranges in every query; a plan is pure and may be used again.
+            plan = self._plan = self.schedule(resolved, wanted)
+        while True:
+            buffers = await self._fetch(plan.ranges)
+            result = self._decode_pages(plan, buffers)
+            if not isinstance(result, ReadPlan):
+                return result
+            plan = result
 
     async def execute(self, plan: ReadPlan) -> pa.RecordBatch:
         """Fetch the bytes of a scheduled read and decode them."""
@@ -289,20 +311,25 @@ class FileReader:
 
     def _known_projection(self, projection: Schema | Sequence[str] | None) -> _Projection | None:
         schema = (self._schema or self.metadata.schema) if projection is None else projection
-        found: _Projection | None = self.metadata.projections.get(id(schema))
-        return found if found is not None and found.schema is schema else None
+        metadata = self.metadata
+        found: _Projection | None = metadata.projections.get(id(schema))
+        if found is None:
+            found = metadata.container.projections.get(id(schema))
+        if found is not None and found.schema is schema and found.mapping == self._mapping:
+            return found
+        return None
 
     async def _projection(self, schema: Schema | None) -> _Projection:
         """Resolve a schema to columns; loads column metadata that is not here yet."""
         metadata = self.metadata
         if schema is None:
             schema = self.schema
-        memo = metadata.projections
-        known: _Projection | None = memo.get(id(schema))
-        if known is not None and known.schema is schema:
+        known = self._known_projection(schema)
+        if known is not None:
             return known
-        indices = self._indices
-        if indices is None:
+        if self._mapping is not None:
+            indices = dict(zip(*self._mapping, strict=True))
+        else:
             indices = column_indices(metadata.schema, metadata.footer.version)
         numbers: list[int] = []
         scales: list[int] = []
@@ -318,38 +345,52 @@ class FileReader:
                 scales.append(scale)
             spans.append(len(numbers))
         columns = await self._columns(numbers, scales)
-        resolved = _Projection(schema, schema.to_arrow(), tuple(columns), tuple(scales), tuple(spans))
+        resolved = _Projection(
+            schema, schema.to_arrow(), tuple(columns), tuple(scales), tuple(spans), self._mapping
+        )
+        # Columns that need no metadata of this file are shared, and so is what was resolved to them.
+        shared = all(
+            metadata.container.shared_column(n, k) is not None for n, k in zip(numbers, scales, strict=True)
+        )
+        memo = metadata.container.projections if shared else metadata.projections
         if len(memo) >= _MAX_PROJECTIONS:
             memo.clear()
         memo[id(schema)] = resolved
         return resolved
 
     async def _columns(self, numbers: list[int], scales: list[int]) -> list[Column]:
-        metadata, cache = self.metadata, self._cache
+        container = self.metadata.container
         found: dict[int, Column] = {}
         missing: list[int] = []
-        for number, scale in zip(numbers, scales, strict=True):
-            if number in found:
-                continue
-            column = cache.get((self.store.uri, self.path, number)) if cache is not None else None
+        by_number = dict(zip(numbers, scales, strict=True))
+        for number, scale in by_number.items():
+            column = container.shared_column(number, scale)
+            if column is None and self._cache is not None:
+                column = self._cache.get((self.store.uri, self.path, number))
             if column is None:
-                data = metadata.column_bytes(number)
+                data = container.column_bytes(number)
                 if data is None:
                     missing.append(number)
                     continue
-                column = metadata.parse_column(number, data, scale)
-                if cache is not None:
-                    cache.put((self.store.uri, self.path, number), column, column.nbytes)
+                column = self._parse_column(number, data, scale)
             found[number] = column
         if missing:
-            ranges = [metadata.column_range(number) for number in missing]
-            by_number = dict(zip(numbers, scales, strict=True))
+            ranges = [container.ranges[number] for number in missing]
             for number, fetched in zip(missing, await self._fetch(ranges, who="metadata"), strict=True):
-                column = metadata.parse_column(number, fetched.tobytes(), by_number[number])
-                if cache is not None:
-                    cache.put((self.store.uri, self.path, number), column, column.nbytes)
-                found[number] = column
+                found[number] = self._parse_column(number, fetched.tobytes(), by_number[number])
         return [found[number] for number in numbers]
+
+    def _parse_column(self, number: int, data: bytes, scale: int) -> Column:
+        try:
+            column = self.metadata.container.parse_column(number, data, scale)
+        except PilumError as error:
+            raise relocated(error, self.path, number) from error.__cause__
+        except _DAMAGE as error:
+            damaged = CorruptFileError(f"the column metadata cannot be used: {type(error).__name__}: {error}")
+            raise relocated(damaged, self.path, number) from error
+        if not column.ready and self._cache is not None:
+            self._cache.put((self.store.uri, self.path, number), column, column.nbytes)
+        return column
 
     async def _initialise(self, resolved: _Projection, rows: Rows) -> None:
         """Load the metadata of the pages that hold ``rows``; all columns in one round."""
@@ -399,7 +440,8 @@ class FileReader:
                 first = len(ranges)
                 ranges += read.ranges
                 slots.append(_Slot(leaf, number, read, first, len(ranges)))
-        return ReadPlan(resolved, slots, ranges, len(rows))
+        span = (rows.start, rows.stop) if isinstance(rows, range) else (-1, -1)
+        return ReadPlan(resolved, slots, ranges, len(rows), span)
 
     async def _fetch(self, ranges: list[Range], who: str = "data") -> list[Bytes]:
         if not ranges:
@@ -412,9 +454,9 @@ class FileReader:
             return [await self.store.get(self.path, low, high, who=who)]
         return await self.store.get_ranges(self.path, ranges, who=who)
 
-    def _decode(self, plan: ReadPlan, buffers: list[Bytes]) -> pa.RecordBatch | ReadPlan:
-        """The batch, or what must be read first where positions had to be looked up.  Pure."""
-        resolved, slots, _, num_rows = plan
+    def _decode_pages(self, plan: ReadPlan, buffers: list[Bytes]) -> list[list[Decoded]] | ReadPlan:
+        """The pages of each leaf, or what must be read first where positions had to be looked up.  Pure."""
+        resolved, slots = plan.projection, plan.slots
         results: list[tuple[_Slot, Decoded | PageRead]] = []
         again = False
         for slot in slots:
@@ -432,6 +474,14 @@ class FileReader:
         for slot, result in results:
             assert isinstance(result, Decoded)
             leaves[slot.leaf].append(result)
+        return leaves
+
+    def _decode(self, plan: ReadPlan, buffers: list[Bytes]) -> pa.RecordBatch | ReadPlan:
+        """The batch, or what must be read first.  Pure."""
+        leaves = self._decode_pages(plan, buffers)
+        if isinstance(leaves, ReadPlan):
+            return leaves
+        resolved, num_rows = plan.projection, plan.num_rows
         arrays = []
         for position, field in enumerate(resolved.schema.fields):
             low, high = resolved.spans[position], resolved.spans[position + 1]

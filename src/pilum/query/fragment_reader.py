@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum.encoding import Decoded
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 from pilum.file import FileReader
 from pilum.io import Bytes
@@ -125,6 +126,13 @@ class FragmentReader:
         if self._only is not None:
             return await self._only.read_batch(range(start, stop))
         return await self._merged(range(start, stop), stop - start)
+
+    async def read_decoded(self, start: int, stop: int) -> list[Decoded] | pa.Array:
+        """Physical rows ``[start, stop)`` of the only column: its decoded pages, or an Arrow array where several
+        files or a missing column are involved."""
+        if self._only is not None:
+            return (await self._only.read_decoded(start, stop))[0]
+        return (await self._merged(range(start, stop), stop - start)).column(0)
 
     async def take(self, offsets: npt.NDArray[np.int64]) -> pa.RecordBatch:
         """The rows at sorted, distinct physical offsets as one batch."""

@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pilum.encoding.kernels.distance import distances, top_k
-from pilum.errors import InvalidInputError
+from pilum.encoding import Decoded
+from pilum.encoding.blocks import FixedBlock, FslBlock, NullBlock
+from pilum.encoding.kernels.distance import Distance, top_k
+from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.io import current_runtime
 from pilum.query.fragment_reader import FragmentReader
 from pilum.query.projection import Projection, resolve, stored_columns
@@ -32,7 +34,7 @@ from pilum.query.scan import filter_mask, readahead, true_mask
 from pilum.query.snapshot import Snapshot
 from pilum.query.take import take_addresses
 from pilum.query.units import Unit, plan_units, unit_rows
-from pilum.schema import Field, Schema
+from pilum.schema import Schema
 
 __all__ = ["Search", "plan_search", "search"]
 
@@ -53,8 +55,8 @@ class Search(NamedTuple):
     snapshot: Snapshot
     request: ScanRequest
     nearest: Nearest
-    query: npt.NDArray[Any]
-    field: Field
+    distance: Distance
+    dimension: int
     vector: Schema
     projection: Projection
     filter: Any
@@ -93,8 +95,7 @@ def plan_search(snapshot: Snapshot, request: ScanRequest) -> Search:
             f"nearest: the query has {len(nearest.query)} dimensions, column {nearest.column!r} "
             f"has {arrow_type.list_size}"
         )
-    element = arrow_type.value_type.to_pandas_dtype()
-    query = np.ascontiguousarray(nearest.query, dtype=np.float64 if element == np.float64 else np.float32)
+    distance = Distance(nearest.query, nearest.metric, arrow_type.value_type.to_pandas_dtype())
     bound = None
     if request.filter is not None:
         from pilum.query.binding import parse_filter  # sqlglot takes 100 ms to import
@@ -104,8 +105,8 @@ def plan_search(snapshot: Snapshot, request: ScanRequest) -> Search:
         snapshot,
         request,
         nearest,
-        query,
-        field,
+        distance,
+        arrow_type.list_size,
         schema.project([field.name]),
         projection,
         bound,
@@ -203,12 +204,11 @@ def _addresses(group: Sequence[Unit], rows: npt.NDArray[np.int64]) -> npt.NDArra
 async def _distances_of(plan: Search, unit: Unit, out: npt.NDArray[np.float32], runtime: Any) -> None:
     """Distances of one unit's rows into ``out``; NaN where a row cannot match."""
     reader = await FragmentReader.open(plan.snapshot, unit.fragment, plan.vector)
-    batch = await reader.read(unit.start, unit.stop)
-    column = batch.column(0)
+    pages = await reader.read_decoded(unit.start, unit.stop)
     if runtime is None:
-        _fill(plan, column, out)
+        _fill(plan, pages, out)
     else:
-        await runtime.offload(_fill, plan, column, out)
+        await runtime.offload(_fill, plan, pages, out)
     if unit.fragment.deletion_file is not None:
         alive = surviving(await plan.snapshot.deletions(unit.fragment), unit.start, unit.stop)
         if alive is not None:
@@ -221,17 +221,46 @@ async def _distances_of(plan: Search, unit: Unit, out: npt.NDArray[np.float32], 
         out[~filter_mask(plan.filter, values, unit.fragment.id, unit.start)] = np.nan
 
 
-def _fill(plan: Search, column: pa.Array, out: npt.NDArray[np.float32]) -> None:
-    matrix = _matrix(column, plan.field)
-    distances(plan.query, matrix, plan.nearest.metric, out)
-    if column.null_count:
-        out[column.is_null().to_numpy(zero_copy_only=False)] = np.nan
+def _fill(plan: Search, pages: list[Decoded] | pa.Array, out: npt.NDArray[np.float32]) -> None:
+    if isinstance(pages, list):
+        at = 0
+        for page in pages:
+            rows = page.num_rows
+            matrix = vectors_of(page, plan.dimension, plan.distance.dtype)
+            if rows > len(out) - at:
+                raise CorruptFileError("a page holds more rows than were asked for")
+            plan.distance(matrix, out[at : at + rows])
+            if page.definition is not None:
+                out[at : at + rows][page.definition != 0] = np.nan
+            at += rows
+        if at != len(out):
+            raise CorruptFileError(f"{at} rows decoded, {len(out)} expected")
+        return
+    plan.distance(_matrix(pages, plan.dimension, plan.distance.dtype), out)
+    if pages.null_count:
+        out[pages.is_null().to_numpy(zero_copy_only=False)] = np.nan
 
 
-def _matrix(column: pa.Array, field: Field) -> npt.NDArray[Any]:
-    """The vectors as a (rows, dimension) view; null elements count as their stored value."""
-    dimension = field.arrow_type.list_size
-    dtype = np.dtype(field.arrow_type.value_type.to_pandas_dtype())
+def vectors_of(page: Decoded, dimension: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The vectors of a decoded page as a (rows, dimension) view; null elements count as their stored value."""
+    block = page.block
+    if isinstance(block, NullBlock):
+        return np.full((block.count, dimension), np.nan, dtype)
+    child = block.child if isinstance(block, FslBlock) else None
+    if isinstance(child, NullBlock):
+        return np.zeros((page.num_rows, dimension), dtype)
+    if (
+        not isinstance(child, FixedBlock)
+        or child.bits != 8 * dtype.itemsize
+        or child.count != page.num_rows * dimension
+    ):
+        raise CorruptFileError("a page of vectors does not have the type of its column")
+    matrix: npt.NDArray[Any] = child.data[: child.count * dtype.itemsize].view(dtype)
+    return matrix.reshape(page.num_rows, dimension)
+
+
+def _matrix(column: pa.Array, dimension: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The vectors of an Arrow column as a (rows, dimension) view."""
     values = column.values
     start = (values.offset + column.offset * dimension) * dtype.itemsize
     flat = np.frombuffer(values.buffers()[1], dtype=np.uint8)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pilum.encoding.kernels import Kernel
 from pilum.errors import InvalidInputError
 
-__all__ = ["METRICS", "distances", "top_k"]
+__all__ = ["METRICS", "Distance", "distances", "top_k"]
 
 Floats: TypeAlias = npt.NDArray[Any]
 Distances: TypeAlias = npt.NDArray[np.float32]
@@ -42,35 +42,62 @@ def distances(query: Floats, matrix: Floats, metric: str = "l2", out: Distances 
     Returns:
         ``rows`` float32 distances; NaN where there is none.
     """
-    kernels = _KERNELS.get(matrix.dtype.char)
-    if kernels is None or metric not in METRICS:
-        raise InvalidInputError(f"no distance {metric!r} for vectors of {matrix.dtype}")
+    prepared = Distance(query, metric, matrix.dtype)
     rows, dimension = matrix.shape
-    wide = np.float64 if matrix.dtype == np.float64 else np.float32
-    query = np.ascontiguousarray(query, wide)
-    if query.shape != (dimension,):
-        raise InvalidInputError(f"query of shape {query.shape} for vectors of dimension {dimension}")
+    if prepared.shape != (dimension,):
+        raise InvalidInputError(f"query of shape {prepared.shape} for vectors of dimension {dimension}")
     if out is None:
         out = np.empty(rows, np.float32)
-    compiled = kernels[METRICS.index(metric)].get(matrix.nbytes)
-    if compiled is None or not matrix.flags.c_contiguous or not out.flags.c_contiguous:
-        distances_numpy(query, matrix, metric, out)
+    if not matrix.flags.c_contiguous or not out.flags.c_contiguous:
+        out[:] = distances(query, np.ascontiguousarray(matrix), metric)
         return out
-    norm = wide(np.sqrt(np.einsum("i,i->", query, query)))
-    if matrix.dtype != np.float16:
-        compiled(query, norm, matrix.reshape(-1), out)
-        return out
-    widen = _WIDEN.get(matrix.nbytes)
-    step = max(1, _BLOCK_BYTES // max(1, 4 * dimension))
-    block = np.empty(step * dimension, np.float32)
-    for low in range(0, rows, step):  # widened in blocks that stay in the cache
-        part = matrix[low : low + step].reshape(-1)
-        if widen is None:
-            block[: len(part)] = part
-        else:
-            widen(part.view(np.uint16), block[: len(part)])
-        compiled(query, norm, block[: len(part)], out[low : low + step])
+    prepared(matrix, out)
     return out
+
+
+class Distance:
+    """One query and one metric, prepared for many matrices of one element type (arguments as `distances`)."""
+
+    __slots__ = ("_kernel", "_metric", "_norm", "_query", "dtype")
+
+    def __init__(self, query: Floats, metric: str, dtype: Any) -> None:
+        self.dtype = np.dtype(dtype)
+        kernels = _KERNELS.get(self.dtype.char)
+        if kernels is None or metric not in METRICS:
+            raise InvalidInputError(f"no distance {metric!r} for vectors of {self.dtype}")
+        wide = np.float64 if self.dtype == np.float64 else np.float32
+        self._query: Floats = np.ascontiguousarray(query, wide)
+        self._norm = wide(np.sqrt((self._query * self._query).sum()))
+        self._metric = metric
+        self._kernel = kernels[METRICS.index(metric)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the query."""
+        return self._query.shape
+
+    def __call__(self, matrix: Floats, out: Distances) -> None:
+        """Write the distance of each row of a contiguous matrix to ``out`` (contiguous, one number a row)."""
+        compiled = self._kernel.get(matrix.nbytes)
+        if compiled is None:
+            distances_numpy(self._query, matrix, self._metric, out)
+        elif self.dtype.char == "e":
+            self._of_halves(compiled, matrix, out)
+        else:
+            compiled(self._query, self._norm, matrix.reshape(-1), out)
+
+    def _of_halves(self, compiled: Any, matrix: Floats, out: Distances) -> None:
+        rows, dimension = matrix.shape
+        widen = _WIDEN.get(matrix.nbytes)
+        step = max(1, _BLOCK_BYTES // max(1, 4 * dimension))
+        block = np.empty(step * dimension, np.float32)
+        for low in range(0, rows, step):  # widened in blocks that stay in the cache
+            part = matrix[low : low + step].reshape(-1)
+            if widen is None:
+                block[: len(part)] = part
+            else:
+                widen(part.view(np.uint16), block[: len(part)])
+            compiled(self._query, self._norm, block[: len(part)], out[low : low + step])
 
 
 def distances_numpy(query: Floats, matrix: Floats, metric: str, out: Distances) -> None:

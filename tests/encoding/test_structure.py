@@ -183,6 +183,31 @@ def test_null_lists_may_cover_items() -> None:
     assert structure.assemble(field, [[decoded(leaf)]]).to_pylist() == [[1, 2], None, [5]]
 
 
+COVERED = [
+    pa.array([[("a", 1)], None, [], [("b", 2)], [("c", None)]], pa.map_(pa.string(), pa.int8())),
+    pa.array(["a", None, "b", "c", "d"], pa.string_view()),
+    pa.array([[1, 2], None, [3, None], [4, 5], [6, 7]], pa.list_(pa.int8(), 2)),
+    pa.array([{"a": 1}, None, {"a": 3}, {"a": 4}, {"a": 5}]),
+    pa.nulls(5),
+    pa.array(["a", "b", "a", None, "c"]).dictionary_encode(),
+    pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 0, None, 1, 0], pa.int8())),
+    pa.array([True, False, None, True, True]),
+    pa.array([[1], [2], None, [], [3, 4]]),
+]
+
+
+@pytest.mark.parametrize("items", COVERED, ids=lambda items: str(items.type))
+def test_items_below_null_lists_are_dropped(items: Any) -> None:
+    mask = pa.array([False, True, False])
+    array = pa.ListArray.from_arrays(pa.array([0, 2, 4, 5], pa.int32()), items, mask=mask)
+    field = field_of(array.type)
+    leaves = structure.shred(field, array)
+    back = structure.assemble(field, [[decoded(leaf)] for leaf in leaves])
+    back.validate(full=True)
+    storage = items.storage if isinstance(items, pa.ExtensionArray) else items
+    assert back.to_pylist() == [storage[:2].to_pylist(), None, storage[4:].to_pylist()]
+
+
 def test_null_structs_may_cover_values_and_children_may_be_slices() -> None:
     child = pa.array([9, 1, None, 3, 4]).slice(1)
     lists = pa.array([[8], [1, 2], [3], None, []]).slice(1)

@@ -294,7 +294,11 @@ def _items(values: pa.Array, starts: Ints, sizes: Ints) -> pa.Array:
     if int(starts[-1]) + int(sizes[-1]) - low == total:  # Arrow's offsets never decrease: no gaps
         return values.slice(low, total)
     ends = np.cumsum(sizes)
-    return values.take(pa.array(np.repeat(starts - (ends - sizes), sizes) + np.arange(total)))
+    try:
+        return values.take(pa.array(np.repeat(starts - (ends - sizes), sizes) + np.arange(total)))
+    except pa.ArrowNotImplementedError:  # views: Arrow joins them but does not take from them
+        parts = zip(starts.tolist(), sizes.tolist(), strict=True)
+        return pa.concat_arrays([values.slice(start, size) for start, size in parts])
 
 
 def _enter_fixed_size_list(field: Field, entries: _Entries, array: pa.Array) -> tuple[_Entries, pa.Array]:

@@ -13,6 +13,7 @@ their child, so the tree is walked from the outside in.  What to write is decide
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -132,7 +133,18 @@ def decode_values(ce: Any, values: Values) -> Block:
 
 
 def values_decoder(ce: Any) -> Callable[[Values], Block]:
-    """`decode_values` for a decoder to keep: the tree is walked once, not with every read."""
+    """`decode_values` for a decoder to keep: the tree is walked once, not with every read.
+
+    Nor for every page: the pages of a column, over all files, rarely differ in it.
+    """
+    return _values_decoder(ce.SerializeToString(deterministic=True))
+
+
+@lru_cache(maxsize=256)
+def _values_decoder(serialized: bytes) -> Callable[[Values], Block]:
+    from pilum.proto import encodings_pb2
+
+    ce = encodings_pb2.CompressiveEncoding.FromString(serialized)
     return codec_of(ce)[0].values_decoder(ce)
 
 

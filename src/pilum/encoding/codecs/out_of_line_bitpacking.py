@@ -41,6 +41,8 @@ class OutOfLineBitpackingCodec(Codec):
         width = flat_bits(message.values)
         if width > bits:
             raise CorruptFileError(f"words of {bits} bits packed to {width} bits")
+        if len(counts) == 1:
+            return _decode_one(chunks.chunk(0), int(counts[0]), bits, width)
         step, packed = bits // 8, 128 * width
         full, tail = counts // GROUP, counts % GROUP
         rest = chunks.sizes - full * packed
@@ -111,6 +113,23 @@ class OutOfLineBitpackingCodec(Codec):
         return BlocksEncoded(
             out, out_sizes, encodings_pb2.CompressiveEncoding(out_of_line_bitpacking=message)
         )
+
+
+def _decode_one(data: Bytes, count: int, bits: int, width: int) -> FixedBlock:
+    """A single block on plain integers: the levels of a chunk, when one row is taken."""
+    step, packed = bits // 8, 128 * width
+    groups, tail = divmod(count, GROUP)
+    rest = len(data) - groups * packed
+    raw = rest == tail * step
+    if not raw and (not tail or rest != packed):
+        raise CorruptFileError(f"block of {len(data)} bytes does not hold {count} values of {width} bits")
+    if not raw:
+        groups += 1
+    starts = np.arange(groups, dtype=np.int64) * packed
+    values = bitpacking.unpack(data, starts, np.full(groups, width), bits)
+    if raw and tail:
+        values = np.concatenate([values, data[groups * packed :]])
+    return FixedBlock(bits, values[: count * step], count)
 
 
 CODEC = OutOfLineBitpackingCodec()

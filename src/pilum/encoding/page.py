@@ -27,7 +27,17 @@ import numpy.typing as npt
 
 from pilum.encoding.blocks import Block, Bytes
 
-__all__ = ["Decoded", "EncodedPage", "LeafRows", "Levels", "PageDecoder", "PageRead", "PageSource", "Range", "Rows"]
+__all__ = [
+    "Decoded",
+    "EncodedPage",
+    "LeafRows",
+    "Levels",
+    "PageDecoder",
+    "PageRead",
+    "PageSource",
+    "Range",
+    "Rows",
+]
 
 Levels: TypeAlias = npt.NDArray[np.uint16]
 

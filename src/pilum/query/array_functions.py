@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pilum.errors import InvalidInputError
 from pilum.query import list_functions as kernels
-from pilum.query.coercion import cast, common_type, is_list, is_number, logical_type, try_fit
+from pilum.query.coercion import cast, common_type, is_list, is_number, is_string, logical_type, try_fit
 from pilum.query.expressions import Bound, Constant
 from pilum.query.function_kit import ANY, Function, Table, apply, fixed_text, integer, null, per_value
 from pilum.query.vectors import broadcast, per_distinct
@@ -42,7 +42,8 @@ def _item(argument: Bound, lists: Bound, name: str) -> Bound:
         fitted = try_fit(argument, target)
         if fitted is not None:
             return Constant(fitted)
-    if common_type(argument.type, target) is None:
+    mixed = is_string(argument.type) != is_string(target) and not types.is_null(argument.type)
+    if mixed or common_type(argument.type, target) is None:
         raise InvalidInputError(f"{name}: {argument.type} is not an item of {lists.type}")
     return cast(argument, target)
 
@@ -193,10 +194,11 @@ def _euclidean(left: Any, right: Any) -> Any:
 # --- making other lists ------------------------------------------------------------------------------------
 
 
-def _rebuilt(name: str, function: Callable[..., Any], kinds: str = "l") -> Function:
+def _rebuilt(name: str, function: Callable[..., Any], kinds: str = "l", *, grows: bool = False) -> Function:
     """A Python function on the list and further arguments.
 
     ``kinds``: one letter an argument: l for a list of the same items, x for an item, i for an integer.
+    ``grows``: what is added to a null list starts a new one.
     """
     least = sum(1 for kind in kinds if kind.islower())
 
@@ -214,6 +216,8 @@ def _rebuilt(name: str, function: Callable[..., Any], kinds: str = "l") -> Funct
 
         def one(*values: Any) -> Any:
             # Only the items may be null.
+            if grows and values[0] is None:
+                values = ([], *values[1:])
             if values[0] is None or any(
                 v is None and k != "x" for v, k in zip(values, kinds.lower(), strict=False)
             ):
@@ -320,8 +324,8 @@ _NAMED: Table = {
     "except": _rebuilt("array_except", _without, "ll"),
     "intersect": _rebuilt("array_intersect", _common, "ll"),
     "union": _rebuilt("array_union", lambda a, b: _distinct(a + b), "ll"),
-    "concat": _rebuilt("array_concat", lambda a, b: a + b, "ll"),
-    "append": _rebuilt("array_append", lambda items, item: [*items, item], "lx"),
+    "concat": _rebuilt("array_concat", lambda a, b: a + b, "ll", grows=True),
+    "append": _rebuilt("array_append", lambda items, item: [*items, item], "lx", grows=True),
     "remove": _rebuilt(
         "array_remove",
         lambda items, item: [each for at, each in enumerate(items) if each != item or item in items[:at]],

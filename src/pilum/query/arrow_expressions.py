@@ -84,9 +84,9 @@ def _integers_again(expression: Expression, refusal: Exception) -> Expression:
 
 
 def _whole(argument: Expression) -> Expression:
-    if isinstance(argument, Literal) and isinstance(argument.value, float) and argument.value.is_integer():
-        if abs(argument.value) <= 1 << 53:
-            return Literal(int(argument.value), pa.int64())
+    value = argument.value if isinstance(argument, Literal) else None
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 1 << 53:
+        return Literal(int(value), pa.int64())
     return argument
 
 
@@ -114,6 +114,8 @@ def _simplified(type_: pa.DataType, number: pa.DataType) -> pa.DataType:
         return pa.list_(_simplified(type_.value_type, number))
     if types.is_floating(type_):
         return number if types.is_floating(number) else pa.float32() if types.is_float16(type_) else type_
+    if types.is_decimal(type_) and types.is_floating(number):
+        return number
     if types.is_integer(type_):
         return type_ if types.is_uint64(type_) and types.is_integer(number) else number
     for test, simple in _SIMPLE:

@@ -42,6 +42,7 @@ from pilum.query.expressions import (
     to_sql,
 )
 from pilum.query.functions import bind_function
+from pilum.query.vectors import as_array
 from pilum.schema import Field, Schema
 
 __all__ = ["BoundExpression", "BoundFilter", "parse_filter", "parse_projection"]
@@ -83,7 +84,7 @@ class BoundExpression:
             result = self._program(batch)
         except (pa.ArrowInvalid, OverflowError) as error:
             raise ExecutionError(f"cannot evaluate {to_sql(self.expression)}: {error}") from error
-        return pa.repeat(result, batch.num_rows) if isinstance(result, pa.Scalar) else result
+        return as_array(result, batch.num_rows)
 
     def __str__(self) -> str:
         return to_sql(self.expression)

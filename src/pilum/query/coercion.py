@@ -8,6 +8,7 @@ is an error, or null for TRY_CAST.
 
 from __future__ import annotations
 
+import datetime
 import decimal
 import math
 from collections.abc import Callable
@@ -260,6 +261,8 @@ def _cast_kernel(source: pa.DataType, target: pa.DataType) -> Callable[[Any], An
         if is_number(source):
             zero = pa.scalar(0, pa.int8()).cast(source)
             return lambda values: pc.not_equal(values, zero)
+    if types.is_integer(source) and types.is_floating(target):
+        return lambda values: pc.cast(values, target, safe=False)  # rounded to the nearest
     if types.is_floating(source) and types.is_integer(target):
         return lambda values: pc.trunc(values).cast(target)
     if types.is_timestamp(target):
@@ -278,6 +281,8 @@ def _cast_kernel(source: pa.DataType, target: pa.DataType) -> Callable[[Any], An
         return lambda values: per_distinct(lambda text: _parse_decimal(text, target), target, values)
     if types.is_decimal(source) and types.is_integer(target):
         return lambda values: pc.trunc(values).cast(target)
+    if types.is_time(target) and is_string(source):
+        return lambda values: per_distinct(_parse_time, target, values)
     if is_number(target) and is_string(source):
         return lambda values: pc.cast(_view(values), target)
     try:
@@ -336,9 +341,7 @@ def _to_text(source: pa.DataType, target: pa.DataType) -> Callable[[Any], Any]:
     if types.is_floating(source):
         return lambda values: per_distinct(lambda value: _float_text(value, source), target, values)
     if types.is_timestamp(source):
-        return lambda values: per_distinct(
-            _timestamp_text, target, values.cast(pa.int64()).cast(pa.timestamp(source.unit)).cast(pa.string())
-        )
+        return lambda values: per_distinct(_timestamp_text, target, values.cast(pa.string()))
     if is_list(source):
         return lambda values: per_distinct(_list_text, target, values)
     if types.is_fixed_size_binary(source):
@@ -351,17 +354,38 @@ def _to_text(source: pa.DataType, target: pa.DataType) -> Callable[[Any], Any]:
 
 
 def _float_text(value: float, source: pa.DataType) -> str:
-    if math.isnan(value):
-        return "NaN"
-    text = str(np.float32(value)) if types.is_float32(source) else repr(float(value))
-    return text.replace("e+", "e")
+    """Shortest text, exponents only beyond 16 digits (13 for float32), as the reference writes floats."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    single = types.is_float32(source)
+    sign, digits, exponent = decimal.Decimal(str(np.float32(value)) if single else repr(value)).as_tuple()
+    assert isinstance(exponent, int)
+    text = "".join(map(str, digits)).lstrip("0") or "0"
+    exponent += len(text) - len(text.rstrip("0")) if text != "0" else -exponent
+    text = text.rstrip("0") or "0"
+    point = len(text) + exponent
+    if point > (13 if single else 16) or point <= (-6 if single else -5):
+        text = text[0] + ("." + text[1:] if len(text) > 1 else "") + f"e{point - 1}"
+    elif exponent >= 0:
+        text += "0" * exponent + ".0"
+    elif point > 0:
+        text = f"{text[:point]}.{text[point:]}"
+    else:
+        text = "0." + "0" * -point + text
+    return "-" + text if sign else text
 
 
 def _timestamp_text(text: str) -> str:
+    """Arrow's text of a timestamp in the reference's form: a T, as few digits as needed, +01:00."""
+    zone = ""
+    if text.endswith("Z"):
+        text, zone = text[:-1], "Z"
+    elif text[-5] in "+-":
+        text, zone = text[:-5], f"{text[-5:-2]}:{text[-2:]}"
     whole, _, fraction = text.partition(".")
     while fraction.endswith("000"):
         fraction = fraction[:-3]
-    return whole.replace(" ", "T") + (f".{fraction}" if fraction else "")
+    return whole.replace(" ", "T") + (f".{fraction}" if fraction else "") + zone
 
 
 def _list_text(value: Any) -> str:
@@ -379,6 +403,13 @@ def _parse_boolean(text: str) -> bool:
     if word in _FALSE:
         return False
     raise pa.ArrowInvalid(f"cannot convert {text!r} to a boolean")
+
+
+def _parse_time(text: str) -> datetime.time:
+    try:
+        return datetime.time.fromisoformat(text.strip())
+    except ValueError:
+        raise pa.ArrowInvalid(f"cannot convert {text!r} to a time") from None
 
 
 def _parse_decimal(text: str, target: pa.DataType) -> decimal.Decimal:

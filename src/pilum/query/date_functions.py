@@ -22,6 +22,7 @@ from pilum.query.function_kit import Function, Table, apply, fixed_text, integer
 __all__ = ["DATE_FUNCTIONS"]
 
 types = pa.types
+_LATEST = float(2**63 - 1024)  # the largest float64 that is an int64
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -160,11 +161,19 @@ def _to_timestamp(name: str, unit: str, integers: str) -> Function:
             return cast(cast(argument, pa.timestamp(integers)), target)
         if types.is_floating(argument.type):
             scale = float(_PER_SECOND[unit] // _PER_SECOND[integers])
+
+            def kernel(values: Any) -> Any:
+                count = values.to_numpy(zero_copy_only=False) * scale
+                with np.errstate(invalid="ignore"):  # NaN counts as 0, infinity as the last moment
+                    count = np.clip(np.nan_to_num(count), -_LATEST, _LATEST).astype(np.int64)
+                mask = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
+                return pa.array(count, pa.int64(), mask=mask).cast(target)
+
             return apply(
                 name,
                 (cast(argument, pa.float64()),),
                 target,
-                lambda values: pc.trunc(pc.multiply(values, scale)).cast(pa.int64()).cast(target),
+                kernel,
             )
         return cast(argument, target)
 

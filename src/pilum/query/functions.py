@@ -23,6 +23,7 @@ from pilum.query.expressions import Bound, Constant, FieldRef
 from pilum.query.function_kit import ANY, Function, Table, apply, fixed_text
 from pilum.query.json_functions import JSON_FUNCTIONS
 from pilum.query.number_functions import NUMBER_FUNCTIONS
+from pilum.query.regex_functions import REGEX_FUNCTIONS
 from pilum.query.string_functions import STRING_FUNCTIONS
 from pilum.query.type_names import parse_type, type_name
 from pilum.query.vectors import broadcast
@@ -60,13 +61,11 @@ _AGGREGATES = frozenset(
 
 
 def _unified(name: str, args: Sequence[Bound]) -> tuple[list[Bound], pa.DataType]:
-    """All arguments as their common type; a literal takes the type of the others where it fits."""
-    columns = [argument for argument in args if not isinstance(argument, Constant)]
+    """All arguments as their common type."""
     type_: pa.DataType = pa.null()
-    for argument in columns or args:
-        type_ = _wider(name, type_, argument.type)
     for argument in args:
-        if isinstance(argument, Constant) and try_fit(argument, type_) is None:
+        # A literal beside uint64 keeps it an integer; otherwise the two signs would meet in a decimal.
+        if not (isinstance(argument, Constant) and types.is_uint64(type_) and try_fit(argument, type_)):
             type_ = _wider(name, type_, argument.type)
     unified: list[Bound] = []
     for argument in args:
@@ -211,6 +210,7 @@ _STRUCT = Function(_struct, 1, ANY)
 
 _FUNCTIONS: Table = {
     **STRING_FUNCTIONS,
+    **REGEX_FUNCTIONS,
     **NUMBER_FUNCTIONS,
     **DATE_FUNCTIONS,
     **ARRAY_FUNCTIONS,

@@ -54,11 +54,9 @@ def _test(name: str, kernel: Callable[[Any], Any]) -> Function:
 
 
 def _same(name: str, kernel: Callable[[Any], Any]) -> Function:
-    """Integers are their own result; real numbers go through the kernel."""
+    """Decimals stay decimals; other numbers become real."""
 
     def build(argument: Bound) -> Bound:
-        if types.is_integer(argument.type) and name in ("ceil", "floor"):
-            return argument
         value = argument if types.is_decimal(argument.type) else floating(argument, name)
         return apply(name, (value,), value.type, kernel)
 
@@ -86,13 +84,6 @@ def _digits(name: str, mode: str) -> Function:
 
 
 def _power(base: Bound, exponent: Bound) -> Bound:
-    if types.is_integer(base.type) and types.is_integer(exponent.type):
-        return apply(
-            "power",
-            (cast(base, pa.int64()), cast(exponent, pa.int64())),
-            pa.int64(),
-            lambda a, b: pc.power_checked(a, b),
-        )
     return apply(
         "power",
         (cast(floating(base, "power"), pa.float64()), cast(floating(exponent, "power"), pa.float64())),

@@ -302,8 +302,9 @@ def _like_pairs(values: Any, patterns: Any, ignore_case: bool) -> Any:
 
     def match(value: str, pattern: str) -> bool:
         if pattern not in matchers:
-            matchers[pattern] = re.compile(_like_regex(pattern, ignore_case))
-        return matchers[pattern].search(value) is not None
+            # Python's $ also matches in front of a final line break: fullmatch does not.
+            matchers[pattern] = re.compile(_like_regex(pattern, ignore_case).removesuffix("$"))
+        return matchers[pattern].fullmatch(value) is not None
 
     return per_distinct(match, pa.bool_(), values, patterns)
 
@@ -367,7 +368,7 @@ def _like_regex(pattern: str, ignore_case: bool) -> str:
         else:
             out.append({"%": ".*", "_": "."}.get(letter) or quote(letter))
         position += 1
-    return "".join([*out, r"(?:\z)"]).replace(r"(?:\z)", "$")
+    return "".join([*out, "$"])
 
 
 def quote(text: str) -> str:
@@ -382,6 +383,9 @@ _DIVIDE, _MULTIPLY, _SUBTRACT = _kernel("divide"), _kernel("multiply"), _kernel(
 
 def arithmetic(operator: str, left: Bound, right: Bound) -> Bound:
     """+ - * / % with integers that wrap and divide towards zero; dates and timestamps can be subtracted."""
+    if operator == "-" and types.is_date(left.type) and types.is_date(right.type):
+        days = [cast(cast(side, pa.date32()), pa.int64()) for side in (left, right)]
+        return _apply("-", days[0], days[1], _SUBTRACT)
     if operator == "-" and types.is_temporal(left.type) and left.type == right.type:
         return _apply("-", left, right, _SUBTRACT)
     if not all(is_number(side.type) or types.is_null(side.type) for side in (left, right)):

@@ -122,18 +122,18 @@ def _parse(text: str, kind: Any, what: str) -> Expression:
         tokens = [_as_name(token, following) for token, following in _pairs(_DIALECT.tokenize(text))]
         parsed = _DIALECT.parser().parse_into(kind, tokens, text)
     except SqlglotError as error:
-        raise InvalidInputError(f"cannot parse the {what} {text!r}: {_first_message(error)}") from None
+        raise InvalidInputError(f"cannot parse the {what} {_shown(text)}: {_first_message(error)}") from None
     except RecursionError:
         raise InvalidInputError(f"the {what} is nested too deeply ({len(text)} characters)") from None
     except (TypeError, ValueError, AttributeError, KeyError) as error:  # sqlglot on text it did not foresee
-        raise InvalidInputError(f"cannot parse the {what} {text!r}: {error}") from None
+        raise InvalidInputError(f"cannot parse the {what} {_shown(text)}: {error}") from None
     tree = parsed[0] if parsed else None
     if tree is None:
-        raise InvalidInputError(f"cannot parse the {what} {text!r}: no expression found")
+        raise InvalidInputError(f"cannot parse the {what} {_shown(text)}: no expression found")
     try:
         return _translate(tree)
     except UnsupportedError as error:
-        raise UnsupportedError(f"{error} (in the {what} {text!r})") from None
+        raise UnsupportedError(f"{error} (in the {what} {_shown(text)})") from None
     except RecursionError:
         raise InvalidInputError(f"the {what} is nested too deeply ({len(text)} characters)") from None
 
@@ -174,6 +174,10 @@ def _as_name(token: Token, following: Token | None) -> Token:
             end=token.end,
         )
     return token
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 200 else text[:200] + "…")
 
 
 def _first_message(error: SqlglotError) -> str:

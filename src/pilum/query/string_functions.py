@@ -1,8 +1,7 @@
-"""Functions on text and regular expressions (spec api.md, section 10.6).
+"""Functions on text (spec api.md, section 10.6).
 
-Positions and lengths count characters (code points) from 1.  Regular expressions are RE2's, which reads what the
-reference's engine reads except that ``\\d``, ``\\w``, ``\\b`` mean ASCII.  What Arrow has no kernel for runs in
-Python once per distinct value.
+Positions and lengths count characters (code points) from 1.  What Arrow has no kernel for runs in Python once
+per distinct value.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.errors import InvalidInputError
 from pilum.query.coercion import cast, is_binary
 from pilum.query.expressions import Apply, Bound, Constant
 from pilum.query.function_kit import (
@@ -34,7 +33,7 @@ from pilum.query.function_kit import (
 )
 from pilum.query.vectors import broadcast, per_distinct
 
-__all__ = ["STRING_FUNCTIONS"]
+__all__ = ["STRING_FUNCTIONS", "text_slice"]
 
 
 def _mapped(name: str, kernel: Callable[[Any], Any]) -> Function:
@@ -119,7 +118,8 @@ def _contains_tokens(value: Bound, wanted: Bound) -> Bound:
 # --- cutting -----------------------------------------------------------------------------------------------
 
 
-def _slice(name: str, value: Bound, start: int, stop: int | None) -> Bound:
+def text_slice(name: str, value: Bound, start: int, stop: int | None) -> Bound:
+    """The characters from ``start`` to ``stop``, counted from 0; negative counts from the end."""
     return apply(
         name, (value,), value.type, lambda values: pc.utf8_slice_codeunits(values, start=start, stop=stop)
     )
@@ -132,7 +132,7 @@ def _left(value: Bound, count: Bound) -> Bound:
             "left", value.type, lambda each, n: each[:n] if n else "", value, integer(count, "left")
         )
     number = fixed_integer(count, "left", "count")
-    return null(value.type) if number is None else _slice("left", value, 0, number)
+    return null(value.type) if number is None else text_slice("left", value, 0, number)
 
 
 def _right(value: Bound, count: Bound) -> Bound:
@@ -144,7 +144,7 @@ def _right(value: Bound, count: Bound) -> Bound:
     number = fixed_integer(count, "right", "count")
     if number is None:
         return null(value.type)
-    return _slice("right", value, -number, None) if number else _slice("right", value, 0, 0)
+    return text_slice("right", value, -number, None) if number else text_slice("right", value, 0, 0)
 
 
 def _substring(each: str, start: int, length: int | None = None) -> str:
@@ -167,10 +167,10 @@ def _substr(value: Bound, start: Bound, length: Bound | None = None) -> Bound:
     if begin is None or (length is not None and count is None):
         return null(value.type)
     if count is None:
-        return _slice("substr", value, max(begin - 1, 0), None)
+        return text_slice("substr", value, max(begin - 1, 0), None)
     if count < 0:
         raise InvalidInputError(f"substr with a negative length: {count}")
-    return _slice("substr", value, max(begin - 1, 0), max(begin - 1 + count, 0))
+    return text_slice("substr", value, max(begin - 1, 0), max(begin - 1 + count, 0))
 
 
 def _trim(name: str, kernel: Callable[..., Any]) -> Function:
@@ -362,186 +362,6 @@ def _uuid() -> Bound:
     return Apply("uuid", (), pa.string(), kernel, volatile=True)
 
 
-# --- regular expressions ------------------------------------------------------------------------------------
-
-
-def _pattern(name: str, pattern: Bound, flags: Bound | None, allowed: str) -> str | None:
-    """The pattern with its flags in front, checked; None for null."""
-    wanted = fixed_text(pattern, name, "pattern")
-    letters = "" if flags is None else fixed_text(flags, name, "flags")
-    if wanted is None or letters is None:
-        return None
-    unknown = set(letters) - set(allowed)
-    if unknown:
-        raise InvalidInputError(
-            f"{name}: unknown flag {sorted(unknown)[0]!r}; there are {', '.join(allowed)}"
-        )
-    if "x" in letters:
-        raise UnsupportedError(f"{name} with the flag 'x'")
-    inline = "".join(letter for letter in letters if letter in "imsU")
-    expression = f"(?{inline}){wanted}" if inline else wanted
-    try:
-        pc.match_substring_regex(pa.array([""]), pattern=expression)
-    except pa.ArrowInvalid as error:
-        raise InvalidInputError(f"{name}: {wanted!r} is not a regular expression: {error}") from None
-    return expression
-
-
-def _regexp_like(value: Bound, pattern: Bound, flags: Bound | None = None) -> Bound:
-    value = text(value, "regexp_like")
-    expression = _pattern("regexp_like", pattern, flags, "imsUx")
-    if expression is None:
-        return null(pa.bool_())
-    return apply(
-        "regexp_like",
-        (value,),
-        pa.bool_(),
-        lambda values: pc.match_substring_regex(values, pattern=expression),
-    )
-
-
-def _named_groups(expression: str) -> tuple[str, int]:
-    """The pattern with every group named g1, g2, … and the whole as g0; how many groups there are."""
-    out, groups, position, inside = [], 0, 0, False
-    while position < len(expression):
-        letter = expression[position]
-        step = 1
-        if letter == "\\":
-            step = 2
-            out.append(expression[position : position + 2])
-        elif inside:
-            inside = letter != "]" or out[-1] in ("[", "[^")
-            out.append(letter)
-        elif letter == "[":
-            inside = True
-            step = 2 if expression[position + 1 : position + 2] == "^" else 1
-            out.append(expression[position : position + step])
-        elif letter == "(" and expression[position + 1 : position + 2] != "?":
-            groups += 1
-            out.append(f"(?P<g{groups}>")
-        elif letter == "(" and expression[position + 1 : position + 3] in ("?P", "?<"):
-            groups += 1
-            step = expression.index(">", position) - position + 1
-            out.append(f"(?P<g{groups}>")
-        else:
-            out.append(letter)
-        position += step
-    return f"(?P<g0>{''.join(out)})", groups
-
-
-def _regexp_match(value: Bound, pattern: Bound, flags: Bound | None = None) -> Bound:
-    value = text(value, "regexp_match")
-    type_ = pa.list_(value.type)
-    expression = _pattern("regexp_match", pattern, flags, "imsUx")
-    if expression is None:
-        return null(type_)
-    named, groups = _named_groups(expression)
-    wanted = [f"g{group}" for group in range(1, groups + 1)] or ["g0"]
-
-    def kernel(values: Any) -> Any:
-        found = pc.extract_regex(values, pattern=named)
-        parts = [pc.struct_field(found, name) for name in wanted]
-        rows, width = len(values), len(parts)
-        order = np.arange(rows * width).reshape(width, rows).T.reshape(-1)
-        flat = pa.concat_arrays(parts).take(pa.array(order))
-        mask = found.is_null()
-        offsets = pa.array(np.arange(0, rows * width + 1, width, dtype=np.int32))
-        return pa.ListArray.from_arrays(offsets, flat, mask=mask)
-
-    return apply("regexp_match", (value,), type_, kernel)
-
-
-def _replacement(new: str) -> str:
-    """The reference's `$1`, `${1}` and `\\1` as RE2's `\\1`; other backslashes stand for themselves."""
-    out, position = [], 0
-    while position < len(new):
-        letter, rest = new[position], new[position + 1 :]
-        if letter == "\\" and rest[:1].isdigit():
-            out.append("\\" + rest[0])
-            position += 2
-        elif letter == "\\":
-            out.append("\\\\")
-            position += 1
-        elif letter == "$" and rest[:1] == "$":
-            out.append("$")
-            position += 2
-        elif letter == "$" and rest[:1].isdigit():
-            out.append("\\" + rest[0])
-            position += 2
-        elif letter == "$" and rest[:1] == "{" and rest[1:3].endswith("}") and rest[1].isdigit():
-            out.append("\\" + rest[1])
-            position += 4
-        else:
-            out.append(letter)
-            position += 1
-    return "".join(out)
-
-
-def _regexp_replace(value: Bound, pattern: Bound, new: Bound, flags: Bound | None = None) -> Bound:
-    value = text(value, "regexp_replace")
-    expression = _pattern("regexp_replace", pattern, flags, "gimsUx")
-    replacement = fixed_text(new, "regexp_replace", "replacement")
-    if expression is None or replacement is None:
-        return null(value.type)
-    everywhere = isinstance(flags, Constant) and "g" in str(flags.value)
-    limit = None if everywhere else 1
-    written = _replacement(replacement)
-    return apply(
-        "regexp_replace",
-        (value,),
-        value.type,
-        lambda values: pc.replace_substring_regex(
-            values, pattern=expression, replacement=written, max_replacements=limit
-        ),
-    )
-
-
-def _from_start(name: str, value: Bound, start: Bound | None) -> Bound:
-    """The text from a 1-based start on."""
-    if start is None:
-        return value
-    begin = fixed_integer(start, name, "start")
-    if begin is None:
-        return null(value.type)
-    if begin < 1:
-        raise InvalidInputError(f"{name} starts at 1 or later, not at {begin}")
-    return _slice(name, value, begin - 1, None) if begin > 1 else value
-
-
-def _regexp_count(
-    value: Bound, pattern: Bound, start: Bound | None = None, flags: Bound | None = None
-) -> Bound:
-    value = _from_start("regexp_count", text(value, "regexp_count"), start)
-    expression = _pattern("regexp_count", pattern, flags, "imsUx")
-    if expression is None:
-        return null(pa.int64())
-    return apply(
-        "regexp_count",
-        (value,),
-        pa.int64(),
-        lambda values: pc.count_substring_regex(values, pattern=expression).cast(pa.int64()),
-    )
-
-
-def _regexp_instr(
-    value: Bound, pattern: Bound, start: Bound | None = None, flags: Bound | None = None
-) -> Bound:
-    value = text(value, "regexp_instr")
-    expression = _pattern("regexp_instr", pattern, flags, "imsUx")
-    if expression is None:
-        return null(pa.int64())
-    shift = 0 if start is None else (fixed_integer(start, "regexp_instr", "start") or 1) - 1
-
-    def position(each: str, at: int) -> int:
-        return 0 if at < 0 else len(each.encode()[:at].decode()) + 1 + shift
-
-    def kernel(values: Any) -> Any:
-        at = pc.find_substring_regex(values, pattern=expression).cast(pa.int64())
-        return per_distinct(position, pa.int64(), values, at)  # bytes -> characters
-
-    return apply("regexp_instr", (_from_start("regexp_instr", value, start),), pa.int64(), kernel)
-
-
 def _bit_length(values: Any) -> Any:
     return pc.multiply(pc.binary_length(values), 8)
 
@@ -608,9 +428,4 @@ STRING_FUNCTIONS: Table = {
     "encode": Function(_encode, 2),
     "decode": Function(_decode, 2),
     "uuid": Function(_uuid, 0),
-    "regexp_like": Function(_regexp_like, 2, 3),
-    "regexp_match": Function(_regexp_match, 2, 3),
-    "regexp_replace": Function(_regexp_replace, 3, 4),
-    "regexp_count": Function(_regexp_count, 2, 4),
-    "regexp_instr": Function(_regexp_instr, 2, 4),
 }

@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.errors import InvalidInputError, PilumError, UnsupportedError
 from pilum.query.expressions import Call, Cast, Column, Expression, Literal
 
 __all__ = ["read_extended_expression"]
@@ -57,10 +57,12 @@ def read_extended_expression(data: bytes, schema: pa.Schema, call: _Builder) -> 
         if not expression:
             raise UnsupportedError("a Substrait measure as a filter")
         return _Reader(schema, functions, extension_types, call).expression(expression[0])
-    except (IndexError, struct.error, UnicodeDecodeError, TypeError) as error:
-        raise InvalidInputError(f"the Substrait message is damaged: {error}") from None
+    except PilumError:
+        raise
     except RecursionError:
         raise InvalidInputError("the expression is nested too deeply") from None
+    except (LookupError, ValueError, TypeError, ArithmeticError, struct.error) as error:
+        raise InvalidInputError(f"the Substrait message is damaged: {error}") from None
 
 
 # --- the wire format ---------------------------------------------------------------------------------------

@@ -52,11 +52,12 @@ _NAMES = {
     pa.date32(): "Date32",
     pa.date64(): "Date64",
 }
-_UNITS = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
+_UNITS = {"s": "s", "ms": "ms", "us": "µs", "ns": "ns"}
+_LONG_UNITS = {"Second": "s", "Millisecond": "ms", "Microsecond": "us", "Nanosecond": "ns"}
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _BY_NAME = {name: type_ for type_, name in _NAMES.items()}
-_BY_UNIT = {name: unit for unit, name in _UNITS.items()}
-_PARAMETRIC = re.compile(r'(\w+)\(\s*(\w+)\s*(?:,\s*(?:Some\("([^"]*)"\)|(\w+|-?\d+))\s*)?\)')
+_BY_UNIT = {**{name: unit for unit, name in _UNITS.items()}, **_LONG_UNITS, "us": "us"}
+_PARAMETRIC = re.compile(r'(\w+)\(\s*(\w+)\s*(?:,\s*(?:(?:Some\()?"([^"]*)"\)?|(\w+|-?\d+))\s*)?\)')
 
 
 def sql_type(type_: pa.DataType) -> str | None:
@@ -71,12 +72,12 @@ def sql_type(type_: pa.DataType) -> str | None:
 
 
 def type_name(type_: pa.DataType) -> str:
-    """The reference's name: ``Int64``, ``Timestamp(Microsecond, None)``, ``Decimal128(10, 2)``."""
+    """The reference's name: ``Int64``, ``Timestamp(µs, "UTC")``, ``Decimal128(10, 2)``."""
     if type_ in _NAMES:
         return _NAMES[type_]
     if types.is_timestamp(type_):
-        zone = f'Some("{type_.tz}")' if type_.tz else "None"
-        return f"Timestamp({_UNITS[type_.unit]}, {zone})"
+        zone = f', "{type_.tz}"' if type_.tz else ""
+        return f"Timestamp({_UNITS[type_.unit]}{zone})"
     if types.is_time32(type_) or types.is_time64(type_):
         return f"Time{type_.bit_width}({_UNITS[type_.unit]})"
     if types.is_duration(type_):
@@ -85,6 +86,12 @@ def type_name(type_: pa.DataType) -> str:
         return f"Decimal{type_.bit_width}({type_.precision}, {type_.scale})"
     if types.is_fixed_size_binary(type_):
         return f"FixedSizeBinary({type_.byte_width})"
+    if types.is_fixed_size_list(type_):
+        return f"FixedSizeList({type_.list_size} x {type_name(type_.value_type)})"
+    if types.is_list(type_) or types.is_large_list(type_):
+        return f"{'Large' if types.is_large_list(type_) else ''}List({type_name(type_.value_type)})"
+    if types.is_struct(type_):
+        return "Struct(" + ", ".join(f'"{field.name}": {type_name(field.type)}' for field in type_) + ")"
     return str(type_)
 
 
@@ -115,4 +122,4 @@ def parse_type(name: str) -> pa.DataType:
                 return make(int(first), int(second))
         if kind == "FixedSizeBinary" and first.isdigit():
             return pa.binary(int(first))
-    raise UnsupportedError(f"the type {name!r}; write it as in Int64, Utf8, Timestamp(Microsecond, None)")
+    raise UnsupportedError(f"the type {name!r}; write it as in Int64, Utf8, Timestamp(µs, 'UTC')")

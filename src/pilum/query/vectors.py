@@ -19,7 +19,10 @@ __all__ = ["as_array", "broadcast", "mask_to_array", "per_distinct", "validity"]
 
 def as_array(value: Any, length: int) -> Any:
     """A scalar repeated ``length`` times; arrays are returned as they are."""
-    return pa.repeat(value, length) if isinstance(value, pa.Scalar) else value
+    if not isinstance(value, pa.Scalar):
+        return value
+    # pa.repeat refuses to repeat a list 0 times.
+    return pa.repeat(value, length) if length else pa.array([], value.type)
 
 
 def broadcast(*values: Any) -> list[Any]:

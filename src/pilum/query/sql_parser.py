@@ -15,6 +15,8 @@ Importing sqlglot takes about 100 ms; this module is imported by the first query
 from __future__ import annotations
 
 import datetime
+import sys
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -115,7 +117,29 @@ def parse_projection_text(text: str) -> Expression:
     return _parse(text, exp.Select, "expression")
 
 
+# sqlglot takes some twenty frames for a pair of parentheses: Python's limit of 1000 is reached at fifty pairs, which
+# programs that write filters do nest.  Its calls are pure Python, which need no C stack, so more are safe.
+_DEEP = 6000
+_DEEP_LOCK = threading.Lock()
+
+
 def _parse(text: str, kind: Any, what: str) -> Expression:
+    try:
+        return _parse_once(text, kind, what)
+    except RecursionError:
+        pass
+    with _DEEP_LOCK:
+        usual = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(usual, _DEEP))
+        try:
+            return _parse_once(text, kind, what)
+        except RecursionError:
+            raise InvalidInputError(f"the {what} is nested too deeply ({len(text)} characters)") from None
+        finally:
+            sys.setrecursionlimit(usual)
+
+
+def _parse_once(text: str, kind: Any, what: str) -> Expression:
     if not text.strip():
         raise InvalidInputError(f"the {what} is empty")
     try:
@@ -123,8 +147,6 @@ def _parse(text: str, kind: Any, what: str) -> Expression:
         parsed = _DIALECT.parser().parse_into(kind, tokens, text)
     except SqlglotError as error:
         raise InvalidInputError(f"cannot parse the {what} {_shown(text)}: {_first_message(error)}") from None
-    except RecursionError:
-        raise InvalidInputError(f"the {what} is nested too deeply ({len(text)} characters)") from None
     except (TypeError, ValueError, AttributeError, KeyError) as error:  # sqlglot on text it did not foresee
         raise InvalidInputError(f"cannot parse the {what} {_shown(text)}: {error}") from None
     tree = parsed[0] if parsed else None
@@ -134,8 +156,6 @@ def _parse(text: str, kind: Any, what: str) -> Expression:
         return _translate(tree)
     except UnsupportedError as error:
         raise UnsupportedError(f"{error} (in the {what} {_shown(text)})") from None
-    except RecursionError:
-        raise InvalidInputError(f"the {what} is nested too deeply ({len(text)} characters)") from None
 
 
 _INFIX_WORDS = frozenset(

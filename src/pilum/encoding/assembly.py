@@ -58,16 +58,16 @@ def assemble(field: Field, leaves: Sequence[Sequence[Decoded]]) -> pa.Array:
         InvalidInputError: more than 2 GiB of values for a type with 32-bit offsets.
         UnsupportedError: packed structs.
     """
-    if len(leaves) == 1 and len(leaves[0]) == 1:
-        page = leaves[0][0]
-        if (
-            page.definition is None
-            and page.layers in _FLAT
-            and not field.children
-            and page.block.count == page.num_rows
-            and field.arrow_type.id not in _SPECIAL
-        ):
-            return to_arrow(page.block, field.arrow_type)
+    if len(leaves) == 1 and leaves[0] and not field.children and field.arrow_type.id not in _SPECIAL:
+        # most columns: nothing to build
+        pages, kind = leaves[0], field.arrow_type
+        page = pages[0]
+        if len(pages) == 1 and page.definition is None and page.rep is None:
+            if page.layers in _FLAT and page.block.count == page.num_rows:
+                return to_arrow(page.block, kind)
+        elif all(map(_is_flat, pages)):
+            parts = [to_arrow(page.block, kind, _flat_validity(page)) for page in pages]
+            return parts[0] if len(parts) == 1 else _concat(parts)
     columns = [
         _Leaf(leaf, pages, kinds, factor)
         for (leaf, kinds, factor), pages in zip(_paths(field), leaves, strict=True)
@@ -77,6 +77,23 @@ def assemble(field: Field, leaves: Sequence[Sequence[Decoded]]) -> pa.Array:
         if column.num_rows != rows:
             raise CorruptFileError(f"leaf columns of one field have {rows} and {column.num_rows} rows")
     return _build(field, columns, 0, 0, columns[0].factor)
+
+
+def _is_flat(page: Decoded) -> bool:
+    """Whether a page needs no structure: one item layer, and as many levels and values as rows."""
+    if page.layers not in _FLAT or page.block.count != page.num_rows:
+        return False
+    definition = page.definition
+    return definition is None or (
+        page.rep is None
+        and page.layers[0] == levels.NULLABLE_ITEM
+        and len(definition) == page.num_rows
+        and (not page.num_rows or int(definition.max()) <= 1)
+    )
+
+
+def _flat_validity(page: Decoded) -> Bools | None:
+    return None if page.definition is None else page.definition == 0
 
 
 def _paths(

@@ -1,9 +1,9 @@
-"""The container of a data file: footer, offset tables, messages (format 2.1 and later).
+"""The container of a data file: footer, offset tables, messages (format 2.0 and later).
 
 Pure: bytes in, values out, and the other way when a file is finished.  The sections at the end of a file
 (`spec/file-container-and-structure.md`, section 2)::
 
-    data buffers …          each at a multiple of 64
+    data buffers …          each at a multiple of 64 (not in 2.0)
     global buffer 0         FileDescriptor: schema and row count
     column metadata         one message per column, no gaps
     column offset table     (u64 position, u64 size) per column
@@ -28,6 +28,7 @@ __all__ = [
     "FOOTER_SIZE",
     "PAGE_LAYOUT_URL",
     "Footer",
+    "LegacyFileError",
     "parse_column",
     "parse_footer",
     "parse_table",
@@ -40,10 +41,14 @@ PAGE_LAYOUT_URL = "/lance.encodings21.PageLayout"
 COLUMN_ENCODING_URL = "/lance.encodings.ColumnEncoding"
 
 _FOOTER = struct.Struct("<QQQIIHH4s")
-_OLD_VERSIONS = {(0, 0): "0.1", (0, 1): "0.1", (0, 2): "0.1", (0, 3): "2.0", (2, 0): "2.0"}
-_VERSIONS = {(2, 1), (2, 2)}
+_LEGACY = {(0, 0), (0, 1), (0, 2)}
+_VERSIONS = {(0, 3), (2, 0), (2, 1), (2, 2)}
 # A single column of more pages than this is no file of ours or of the reference (8 MiB and more a page).
 _MAX_PAGES = 1 << 24
+
+
+class LegacyFileError(UnsupportedError):
+    """The file is of format 0.1, whose reader is `pilum.file.v0_1`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,11 @@ class Footer:
     num_columns: int
     version: tuple[int, int]
 
+    @property
+    def alignment(self) -> int:
+        """What positions of buffers must be multiples of; old writers of 2.0 did not align."""
+        return ALIGNMENT if self.version >= (2, 1) else 1
+
 
 def parse_footer(tail: bytes, size: int) -> Footer:
     """Decode and check the footer.
@@ -68,7 +78,7 @@ def parse_footer(tail: bytes, size: int) -> Footer:
 
     Raises:
         CorruptFileError: no Lance file, or positions outside the file.
-        UnsupportedError: a file version that is not read by this reader.
+        UnsupportedError: a file version that is not read; `LegacyFileError` for 0.1.
     """
     if size < FOOTER_SIZE or len(tail) < FOOTER_SIZE:
         raise CorruptFileError(f"{size} bytes are too short for a Lance file")
@@ -79,9 +89,10 @@ def parse_footer(tail: bytes, size: int) -> Footer:
         raise CorruptFileError(f"not a Lance file: it ends in {magic!r} instead of {MAGIC!r}")
     version = (major, minor)
     if version not in _VERSIONS:
-        old = _OLD_VERSIONS.get(version)
-        if old is not None or version == (2, 3):
-            raise UnsupportedError(f"file format {old or '2.3'} is not supported here")
+        if version in _LEGACY:
+            raise LegacyFileError("file format 0.1 is not supported here; open_file reads it")
+        if version == (2, 3):
+            raise UnsupportedError("file format 2.3 is not supported yet")
         raise CorruptFileError(located(f"unknown file format {major}.{minor}", offset=size - 8))
     if not columns_start <= column_table <= buffer_table <= size - FOOTER_SIZE:
         raise CorruptFileError("the footer's positions are not ascending or leave the file")

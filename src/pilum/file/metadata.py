@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding import PageDecoder, Range, Rows, open_page
-from pilum.errors import CorruptFileError, PilumError, located
-from pilum.file.container import ALIGNMENT, FOOTER_SIZE, Footer, parse_column, parse_footer, parse_table
+from pilum.errors import CorruptFileError, PilumError, UnsupportedError, located
+from pilum.file.container import FOOTER_SIZE, Footer, parse_column, parse_footer, parse_table
 from pilum.io import Store
 from pilum.schema import Schema, parse_file_descriptor
 
@@ -160,6 +160,8 @@ class Container:
             data: its serialized metadata.
             scale: items per row, above 1 inside structural fixed-size lists.
         """
+        if self.footer.version < (2, 1):
+            raise UnsupportedError("columns of format 2.0 are not supported here; open_file reads them")
         pages = []
         for number, source in enumerate(parse_column(data, self.footer.size)):
             try:
@@ -274,7 +276,7 @@ def _container(closing: bytes, size: int) -> Container:
         return closing[low - start : high - start]
 
     table = section(footer.buffer_table, footer.buffer_table + 16 * footer.num_buffers)
-    buffers = parse_table(table, 0, footer.columns_start, "a global buffer", ALIGNMENT)
+    buffers = parse_table(table, 0, footer.columns_start, "a global buffer", footer.alignment)
     return _assembled(
         footer,
         section(*buffers[0]),
@@ -313,7 +315,7 @@ async def _load_long(
     if footer.buffer_table < tail_start:
         await reach(footer.column_table)  # the two tables are adjacent
     table = await section(footer.buffer_table, footer.buffer_table + 16 * footer.num_buffers)
-    buffers = parse_table(table, 0, footer.columns_start, "a global buffer", ALIGNMENT)
+    buffers = parse_table(table, 0, footer.columns_start, "a global buffer", footer.alignment)
     wide = (
         wanted is not None
         and _WIDE_RATIO * wanted < footer.num_columns

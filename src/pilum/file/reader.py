@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["FileReader"]
 
 # Decoding more bytes than this leaves the event loop for the pool.
-_OFFLOAD_BYTES = 256 << 10
+OFFLOAD_BYTES = 256 << 10
 # What damaged bytes can make NumPy, Arrow or protobuf raise in spite of all checks; all mean the same.
-_DAMAGE = (
+DAMAGE = (
     ValueError,
     IndexError,
     KeyError,
@@ -241,7 +241,7 @@ class FileReader:
         """Fetch the bytes of a scheduled read and decode them."""
         while True:
             buffers = await self._fetch(plan.ranges)
-            if sum(map(len, buffers)) > _OFFLOAD_BYTES:
+            if sum(map(len, buffers)) > OFFLOAD_BYTES:
                 result = await current_runtime().offload(self._decode, plan, buffers)
             else:
                 result = self._decode(plan, buffers)
@@ -385,7 +385,7 @@ class FileReader:
             column = self.metadata.container.parse_column(number, data, scale)
         except PilumError as error:
             raise relocated(error, self.path, number) from error.__cause__
-        except _DAMAGE as error:
+        except DAMAGE as error:
             damaged = CorruptFileError(f"the column metadata cannot be used: {type(error).__name__}: {error}")
             raise relocated(damaged, self.path, number) from error
         if not column.ready and self._cache is not None:
@@ -413,7 +413,7 @@ class FileReader:
                 column.pages[number].initialise(buffers[at : at + size])
             except PilumError as error:
                 raise relocated(error, self.path, self._name(resolved, leaf), number) from None
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 raise self._damaged(error, resolved, leaf, number) from error
             at += size
             touched[column.index] = column
@@ -435,7 +435,7 @@ class FileReader:
                     read = column.pages[number].schedule(part)
                 except PilumError as error:
                     raise relocated(error, self.path, self._name(resolved, leaf), number) from None
-                except _DAMAGE as error:
+                except DAMAGE as error:
                     raise self._damaged(error, resolved, leaf, number) from error
                 first = len(ranges)
                 ranges += read.ranges
@@ -464,7 +464,7 @@ class FileReader:
                 result = slot.read.decode(buffers[slot.first : slot.last])
             except PilumError as error:
                 raise relocated(error, self.path, self._name(resolved, slot.leaf), slot.page) from None
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 raise self._damaged(error, resolved, slot.leaf, slot.page) from error
             again = again or isinstance(result, PageRead)
             results.append((slot, result))
@@ -491,7 +491,7 @@ class FileReader:
                     raise CorruptFileError(f"{len(array)} rows decoded, {num_rows} expected")
             except PilumError as error:
                 raise relocated(error, self.path, field.name) from None
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 raise self._damaged(error, resolved, low, None) from error
             arrays.append(array)
         return pa.RecordBatch.from_arrays(arrays, schema=resolved.arrow)

@@ -29,7 +29,7 @@ from pilum.query.request import ScanRequest
 from pilum.query.rows import live_to_physical, row_addresses, surviving
 from pilum.query.snapshot import Snapshot
 from pilum.query.units import Unit, plan_units, unit_rows
-from pilum.schema import Schema
+from pilum.schema import Schema, split_path
 from pilum.table import Fragment
 
 __all__ = ["Scan", "open_scan", "plan_scan", "readahead"]
@@ -76,7 +76,10 @@ def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
         from pilum.query.binding import parse_filter  # sqlglot takes 100 ms to import
 
         bound = parse_filter(request.filter, schema)
-        early = stored_columns(schema, bound.columns)
+        # A struct that is filtered by one field and returned with others is read once, whole.
+        returned = {field.name for field in projection.read.fields}
+        tops = {path: split_path(path)[0] for path in bound.columns}
+        early = stored_columns(schema, [tops[path] if tops[path] in returned else path for path in tops])
     names = {field.name for field in early.fields}
     late = projection.read if not names else _without(projection.read, names)
     batch_size = (

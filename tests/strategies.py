@@ -156,7 +156,9 @@ def whole(table: Any) -> Any:
     columns = []
     for column in table.columns:
         parts = column.chunks or [pa.array([], column.type)]
-        columns.append(pa.concat_arrays([*parts, parts[0].slice(0, 0)]))  # one array alone would not be copied
+        columns.append(
+            pa.concat_arrays([*parts, parts[0].slice(0, 0)])
+        )  # one array alone would not be copied
     return pa.Table.from_arrays(columns, schema=table.schema)
 
 

@@ -90,9 +90,13 @@ def test_random_tables_both_ways(data: list[Any], version: str, size: int, seed:
     expected = whole(pa.Table.from_batches(data))
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = f"{folder}/p.lance", f"{folder}/l.lance"
-        options = {"max_rows_per_file": size, "data_storage_version": version}
-        pilum.write_dataset(pa.Table.from_batches(data), ours, **options)
-        lance.write_dataset(expected, theirs, max_rows_per_group=size, **options)
+        pilum.write_dataset(
+            pa.Table.from_batches(data), ours, max_rows_per_file=size, data_storage_version=version
+        )
+        # The reference fails on slices of nullable structs, so it gets one whole table a fragment.
+        for at in range(0, max(expected.num_rows, 1), size):
+            part = whole(expected.slice(at, size))
+            lance.write_dataset(part, theirs, mode="append" if at else "create", data_storage_version=version)
         compare(pilum.dataset(ours), lance.dataset(ours), expected, seed)
         compare(pilum.dataset(theirs), lance.dataset(theirs), expected, seed)
 

@@ -457,15 +457,13 @@ class FileReader:
     def _decode_pages(self, plan: ReadPlan, buffers: list[Bytes]) -> list[list[Decoded]] | ReadPlan:
         """The pages of each leaf, or what must be read first where positions had to be looked up.  Pure."""
         resolved, slots = plan.projection, plan.slots
+        if len(slots) == 1 and len(resolved.columns) == 1:  # a small fragment: no lists of lists to build
+            only = self._decode_page(resolved, slots[0], buffers)
+            return [[only]] if isinstance(only, Decoded) else _second_round(plan, [(slots[0], only)])
         results: list[tuple[_Slot, Decoded | PageRead]] = []
         again = False
         for slot in slots:
-            try:
-                result = slot.read.decode(buffers[slot.first : slot.last])
-            except PilumError as error:
-                raise relocated(error, self.path, self._name(resolved, slot.leaf), slot.page) from None
-            except DAMAGE as error:
-                raise self._damaged(error, resolved, slot.leaf, slot.page) from error
+            result = self._decode_page(resolved, slot, buffers[slot.first : slot.last])
             again = again or isinstance(result, PageRead)
             results.append((slot, result))
         if again:
@@ -475,6 +473,14 @@ class FileReader:
             assert isinstance(result, Decoded)
             leaves[slot.leaf].append(result)
         return leaves
+
+    def _decode_page(self, resolved: _Projection, slot: _Slot, buffers: list[Bytes]) -> Decoded | PageRead:
+        try:
+            return slot.read.decode(buffers)
+        except PilumError as error:
+            raise relocated(error, self.path, self._name(resolved, slot.leaf), slot.page) from None
+        except DAMAGE as error:
+            raise self._damaged(error, resolved, slot.leaf, slot.page) from error
 
     def _decode(self, plan: ReadPlan, buffers: list[Bytes]) -> pa.RecordBatch | ReadPlan:
         """The batch, or what must be read first.  Pure."""

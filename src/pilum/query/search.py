@@ -144,12 +144,9 @@ def _with_system(bound: Any, rows: pa.RecordBatch, addresses: npt.NDArray[np.uin
 
 
 async def _best_rows(plan: Search, k: int) -> _Best:
-    fragments = plan.snapshot.select(plan.request.fragment_ids)
-    rows = unit_rows(plan.vector.to_arrow(), 8192)
-    units = plan_units(fragments, rows)
-    groups = _grouped(units, 1 if plan.snapshot.suspends else _GROUP_UNITS)
+    groups = _groups(plan)
 
-    async def best_of(group: Sequence[Unit]) -> _Best:
+    async def best_of(group: _Group) -> _Best:
         return await _best_of_group(plan, group, k)
 
     stream = current_runtime().map_ordered(
@@ -165,7 +162,45 @@ async def _best_rows(plan: Search, k: int) -> _Best:
     return _Best(found[order], addresses[order])
 
 
-def _grouped(units: Sequence[Unit], most: int) -> list[list[Unit]]:
+class _Group(NamedTuple):
+    """Neighbouring units that are searched together.
+
+    Attributes:
+        units: the units.
+        starts: position of each unit's first row within the group, then the number of rows.
+        bases: row address of each unit's first row.
+    """
+
+    units: tuple[Unit, ...]
+    starts: npt.NDArray[np.int64]
+    bases: npt.NDArray[np.int64]
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.starts[-1])
+
+    def addresses(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """Row addresses of positions within the group."""
+        which = np.searchsorted(self.starts, rows, side="right") - 1
+        found: npt.NDArray[np.uint64] = (self.bases[which] + rows - self.starts[which]).astype(np.uint64)
+        return found
+
+
+def _groups(plan: Search) -> Sequence[_Group]:
+    """The units of all fragments in groups; kept with the snapshot, since every query over it has the same."""
+    snapshot, ids = plan.snapshot, plan.request.fragment_ids
+    rows = unit_rows(plan.vector.to_arrow(), 8192)
+    key = ("search", rows)
+    found: Sequence[_Group] | None = snapshot.plans.get(key) if ids is None else None
+    if found is None:
+        units = plan_units(snapshot.select(ids), rows)
+        found = _grouped(units, 1 if snapshot.suspends else _GROUP_UNITS)
+        if ids is None:
+            snapshot.plans[key] = found
+    return found
+
+
+def _grouped(units: Sequence[Unit], most: int) -> list[_Group]:
     """Neighbouring small units in groups of up to ``most`` units and `_GROUP_ROWS` rows."""
     groups: list[list[Unit]] = []
     rows = _GROUP_ROWS
@@ -176,29 +211,26 @@ def _grouped(units: Sequence[Unit], most: int) -> list[list[Unit]]:
             rows = 0
         groups[-1].append(unit)
         rows += size
-    return groups
+    return [
+        _Group(
+            tuple(group),
+            np.cumsum([0, *(unit.stop - unit.start for unit in group)], dtype=np.int64),
+            np.array([address_base(unit.fragment.id) + unit.start for unit in group], dtype=np.int64),
+        )
+        for group in groups
+    ]
 
 
-async def _best_of_group(plan: Search, group: Sequence[Unit], k: int) -> _Best:
-    total = sum(unit.stop - unit.start for unit in group)
-    found = np.empty(total, dtype=np.float32)
+async def _best_of_group(plan: Search, group: _Group, k: int) -> _Best:
+    found = np.empty(group.num_rows, dtype=np.float32)
     at = 0
     runtime = current_runtime() if plan.snapshot.suspends else None
-    for unit in group:
+    for unit in group.units:
         rows = unit.stop - unit.start
         await _distances_of(plan, unit, found[at : at + rows], runtime)
         at += rows
     best = top_k(found, k, plan.nearest.lower, plan.nearest.upper)
-    return _Best(found[best], _addresses(group, best))
-
-
-def _addresses(group: Sequence[Unit], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """Row addresses of positions within a group of units."""
-    starts = np.cumsum([0, *(unit.stop - unit.start for unit in group[:-1])])
-    bases = np.array([address_base(unit.fragment.id) + unit.start for unit in group], dtype=np.int64)
-    which = np.searchsorted(starts, rows, side="right") - 1
-    addresses: npt.NDArray[np.uint64] = (bases[which] + rows - starts[which]).astype(np.uint64)
-    return addresses
+    return _Best(found[best], group.addresses(best))
 
 
 async def _distances_of(plan: Search, unit: Unit, out: npt.NDArray[np.float32], runtime: Any) -> None:

@@ -7,7 +7,7 @@ table asks the store for data only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Snapshot:
     store: Store
     manifest: Manifest
     session: Session
+    # What queries derived from the fragment list alone, by a key of their own; lives as long as the snapshot.
+    plans: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def suspends(self) -> bool:

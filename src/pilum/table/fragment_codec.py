@@ -321,8 +321,10 @@ def _check_row_ids(fragment: Fragment, reader_flags: int, where: str) -> None:
         )
     if not reader_flags & flags.STABLE_ROW_IDS or fragment.row_ids is not None:
         return
-    if rest.WhichOneof("row_id_sequence") is None:
+    kind = rest.WhichOneof("row_id_sequence")
+    if kind is None:
         raise CorruptFileError(f"{where}: stable row ids are on, but fragment {fragment.id} has none")
-    raise UnsupportedError(
-        f"{where}: fragment {fragment.id} keeps its row ids outside the manifest, which pilum cannot read yet"
-    )
+    if kind == "row_id_column":
+        raise UnsupportedError(
+            f"{where}: fragment {fragment.id} keeps its row ids in a hidden column, which pilum cannot read yet"
+        )

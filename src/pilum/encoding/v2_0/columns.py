@@ -24,10 +24,9 @@ import numpy as np
 import pyarrow as pa
 
 from pilum.encoding.blocks import VariableBlock, pack_bits, to_arrow
-from pilum.encoding.kernels import ranges
 from pilum.encoding.page import Rows
 from pilum.encoding.v2_0.ends import Extents
-from pilum.encoding.v2_0.flat import FlatDecoder
+from pilum.encoding.v2_0.flat import read_spans
 from pilum.encoding.v2_0.reads import ArrayDecoder, ArrayRead, Ints, done, join, then
 from pilum.encoding.v2_0.values import to_array
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError, located
@@ -38,9 +37,12 @@ __all__ = [
     "LeafColumn",
     "ListColumn",
     "ListPage",
+    "Lists",
     "NullColumn",
     "StringColumn",
     "StructColumn",
+    "over_all_items",
+    "read_items",
 ]
 
 _MAX_I32 = 2**31 - 1
@@ -213,6 +215,83 @@ class ListPage(NamedTuple):
     extents: Callable[[Rows], ArrayRead]
 
 
+class Lists(NamedTuple):
+    """Where lists lie in the column of items; null lists have no items.
+
+    Attributes:
+        starts, sizes: first item and number of items of each list.
+        validity: one boolean per list, None = all valid.
+        offsets: of the lists over their own items, back to back.
+    """
+
+    starts: Ints
+    sizes: Ints
+    validity: Any
+    offsets: Ints
+
+    @classmethod
+    def of(cls, starts: Ints, sizes: Ints, validity: Any) -> Lists:
+        """Lists that lie there, without the items of null ones."""
+        if validity is not None:
+            sizes = np.where(validity, sizes, 0)
+        offsets = np.empty(len(sizes) + 1, np.int64)
+        offsets[0] = 0
+        np.cumsum(sizes, out=offsets[1:])
+        return cls(starts, sizes, validity, offsets)
+
+
+def read_items(lists: Lists, items: Column, arrow_type: Any) -> ArrayRead:
+    """The lists with their items, which are still to be read."""
+    starts, sizes, _, offsets = lists
+    total = int(offsets[-1])
+    low = _contiguous(starts, sizes, total)
+    rows: Rows = _expanded(starts, sizes, offsets) if low is None else range(low, low + total)
+    return then(items.schedule(rows), lambda found: _list_array(lists, found, arrow_type))
+
+
+def over_all_items(lists: Lists, items: Any, arrow_type: Any) -> Any:
+    """The lists over all items of the column, of which null lists may own some."""
+    starts, sizes, _, offsets = lists
+    total = int(offsets[-1])
+    if total != len(items):
+        low = _contiguous(starts, sizes, total)
+        if low is None:
+            items = items.take(pa.array(_expanded(starts, sizes, offsets)))
+        else:
+            items = items.slice(low, total)
+    return _list_array(lists, items, arrow_type)
+
+
+def _list_array(lists: Lists, items: Any, kind: Any) -> Any:
+    offsets, validity = lists.offsets, lists.validity
+    count = len(lists.sizes)
+    if not pa.types.is_large_list(kind):
+        if int(offsets[-1]) > _MAX_I32:
+            raise InvalidInputError(
+                f"{int(offsets[-1])} list items do not fit one Arrow array; read smaller batches"
+            )
+        offsets = offsets.astype(np.int32)
+    bitmap, nulls = None, 0
+    if validity is not None:
+        bitmap, nulls = pa.py_buffer(pack_bits(validity)), count - int(np.count_nonzero(validity))
+    return pa.Array.from_buffers(kind, count, [bitmap, pa.py_buffer(offsets)], nulls, children=[items])
+
+
+def _contiguous(starts: Ints, sizes: Ints, total: int) -> int | None:
+    """The first item if the items of all lists lie back to back, else None."""
+    filled = np.flatnonzero(sizes)
+    if not len(filled):
+        return 0
+    first, last = int(filled[0]), int(filled[-1])
+    low = int(starts[first])
+    return low if int(starts[last]) + int(sizes[last]) - low == total else None
+
+
+def _expanded(starts: Ints, sizes: Ints, offsets: Ints) -> Ints:
+    """The number of every item of every list; strictly increasing, because lists do not overlap."""
+    return np.repeat(starts - offsets[:-1], sizes) + np.arange(int(offsets[-1]))
+
+
 class ListColumn(_Paged):
     """Pages of ends over a column of items."""
 
@@ -234,93 +313,30 @@ class ListColumn(_Paged):
         reads = self._reads(rows, lambda number, part: self.pages[number].extents(part))
         bases = [self.bases[number] for number, _ in reads]
         ends = [read for _, read in reads]
+        kind = self.arrow_type
         if len(rows) == self.num_rows:
             everything = self.items.schedule(range(self.items.num_rows))
             return join(
-                [*ends, everything], lambda parts: self._lists(_absolute(parts[:-1], bases), parts[-1])
+                [*ends, everything],
+                lambda parts: over_all_items(_absolute(parts[:-1], bases), parts[-1], kind),
             )
-        return join(ends, lambda parts: self._fetch(_absolute(parts, bases)))
-
-    def _fetch(self, lists: _Lists) -> ArrayRead:
-        starts, sizes, _, offsets = lists
-        total = int(offsets[-1])
-        low = _contiguous(starts, sizes, total)
-        rows: Rows = _expanded(starts, sizes, offsets) if low is None else range(low, low + total)
-        return then(self.items.schedule(rows), lambda items: self._array(lists, items))
-
-    def _lists(self, lists: _Lists, items: Any) -> Any:
-        """The lists over all items of the column, of which null lists may own some."""
-        starts, sizes, _, offsets = lists
-        total = int(offsets[-1])
-        if total != len(items):
-            low = _contiguous(starts, sizes, total)
-            if low is None:
-                items = items.take(pa.array(_expanded(starts, sizes, offsets)))
-            else:
-                items = items.slice(low, total)
-        return self._array(lists, items)
-
-    def _array(self, lists: _Lists, items: Any) -> Any:
-        offsets, validity = lists.offsets, lists.validity
-        kind, count = self.arrow_type, len(lists.sizes)
-        if not pa.types.is_large_list(kind):
-            if int(offsets[-1]) > _MAX_I32:
-                raise InvalidInputError(
-                    f"{int(offsets[-1])} list items do not fit one Arrow array; read smaller batches"
-                )
-            offsets = offsets.astype(np.int32)
-        bitmap, nulls = None, 0
-        if validity is not None:
-            bitmap, nulls = pa.py_buffer(pack_bits(validity)), count - int(np.count_nonzero(validity))
-        return pa.Array.from_buffers(kind, count, [bitmap, pa.py_buffer(offsets)], nulls, children=[items])
+        return join(ends, lambda parts: read_items(_absolute(parts, bases), self.items, kind))
 
 
-class _Lists(NamedTuple):
-    """Where lists lie in the column of items; null lists have no items."""
-
-    starts: Ints
-    sizes: Ints
-    validity: Any
-    offsets: Ints
-
-
-def _absolute(parts: list[Extents], bases: list[int]) -> _Lists:
+def _absolute(parts: list[Extents], bases: list[int]) -> Lists:
+    """The lists of several pages by their place in the column of items."""
     if len(parts) == 1:
         (part,) = parts
-        starts, validity = part.starts + bases[0] if bases[0] else part.starts, part.validity
-        sizes = part.ends - part.starts
-    else:
-        starts = np.concatenate([part.starts + base for part, base in zip(parts, bases, strict=True)])
-        sizes = np.concatenate([part.ends - part.starts for part in parts])
-        validity = None
-        if any(part.validity is not None for part in parts):
-            validity = np.concatenate(
-                [
-                    np.ones(len(part.ends), np.bool_) if part.validity is None else part.validity
-                    for part in parts
-                ]
-            )
-    if validity is not None:
-        sizes = np.where(validity, sizes, 0)
-    offsets = np.empty(len(sizes) + 1, np.int64)
-    offsets[0] = 0
-    np.cumsum(sizes, out=offsets[1:])
-    return _Lists(starts, sizes, validity, offsets)
-
-
-def _contiguous(starts: Ints, sizes: Ints, total: int) -> int | None:
-    """The first item if the items of all lists lie back to back, else None."""
-    filled = np.flatnonzero(sizes)
-    if not len(filled):
-        return 0
-    first, last = int(filled[0]), int(filled[-1])
-    low = int(starts[first])
-    return low if int(starts[last]) + int(sizes[last]) - low == total else None
-
-
-def _expanded(starts: Ints, sizes: Ints, offsets: Ints) -> Ints:
-    """The number of every item of every list; strictly increasing, because lists do not overlap."""
-    return np.repeat(starts - offsets[:-1], sizes) + np.arange(int(offsets[-1]))
+        starts = part.starts + bases[0] if bases[0] else part.starts
+        return Lists.of(starts, part.ends - part.starts, part.validity)
+    starts = np.concatenate([part.starts + base for part, base in zip(parts, bases, strict=True)])
+    sizes = np.concatenate([part.ends - part.starts for part in parts])
+    validity = None
+    if any(part.validity is not None for part in parts):
+        validity = np.concatenate(
+            [np.ones(len(part.ends), np.bool_) if part.validity is None else part.validity for part in parts]
+        )
+    return Lists.of(starts, sizes, validity)
 
 
 class StringColumn(Column):
@@ -382,20 +398,11 @@ class BlobColumn(Column):
         validity = filled | (positions != 1)
         starts, lengths = positions.astype(np.int64), sizes.astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        # Blobs may lie in any order, and every other reader wants ranges that ascend.
-        order = np.flatnonzero(filled)
-        order = order[np.argsort(starts[order], kind="stable")]
-        read = FlatDecoder(8, (0, self.file_size), 0).spans(starts[order], lengths[order])
 
         def strings(data: Any) -> Any:
-            sorted_sizes = lengths[order]
-            places = np.empty(len(lengths), np.int64)
-            places[order] = np.cumsum(sorted_sizes) - sorted_sizes
-            if len(order) and not bool((np.diff(order) > 0).all()):
-                data = ranges.gather(data, places[filled], lengths[filled])
             return to_arrow(VariableBlock(64, offsets, data, len(lengths)), self.arrow_type, validity)
 
-        return then(read, strings)
+        return then(read_spans(starts, lengths), strings)
 
 
 _NOTHING = np.empty(0, np.uint8)

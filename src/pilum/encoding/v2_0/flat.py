@@ -9,7 +9,6 @@ Without compression every value is addressable.  `spans` reads byte ranges of an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from pilum.encoding.page import Range, Rows
 from pilum.encoding.v2_0.reads import GAP, ArrayDecoder, ArrayRead, Ints, PageBuffers, Values, plan_runs
 from pilum.errors import CorruptFileError, UnsupportedError
 
-__all__ = ["FlatDecoder", "open_flat"]
+__all__ = ["FlatDecoder", "fixed_bits", "open_flat", "read_spans"]
 
 _SCHEMES = {"lz4": 1, "zstd": 2}
 
@@ -123,35 +122,51 @@ class FlatDecoder(ArrayDecoder):
         return ArrayRead([(self.low, self.high)], lambda buffers: self._plain(buffers[0]))
 
     def spans(self, starts: Ints, sizes: Ints) -> ArrayRead:
-        """The bytes of ascending, disjoint spans, back to back.  Not for compressed buffers.
+        """The bytes of spans of the buffer, back to back.  Not for compressed buffers.
 
         Args:
             starts, sizes: in bytes of the buffer; checked by the caller to lie inside.
         """
-        filled = np.flatnonzero(sizes)
-        if not len(filled):
-            return ArrayRead([], lambda buffers: _NOTHING)
-        if len(filled) != len(sizes):
-            starts, sizes = starts[filled], sizes[filled]
-        stops = starts + sizes
-        cuts = np.flatnonzero(starts[1:] - stops[:-1] > GAP)
-        firsts = starts[np.concatenate([[0], cuts + 1])]
-        lasts = stops[np.concatenate([cuts, [len(stops) - 1]])]
-        counts = np.diff(np.concatenate([[0], cuts + 1, [len(starts)]]))
-        lengths = lasts - firsts
-        ends = np.cumsum(lengths)
-        wanted: Callable[[Bytes], Bytes] | None = None
-        if int(ends[-1]) != int(sizes.sum()):
-            moved = starts - np.repeat(firsts - (ends - lengths), counts)
-            wanted = lambda data: ranges.gather(data, moved, sizes)  # noqa: E731
-        low = self.low
+        return read_spans(starts + self.low, sizes)
 
-        def decode(buffers: list[Bytes]) -> Bytes:
-            data = buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
-            return data if wanted is None else wanted(data)
 
-        pairs = zip((firsts + low).tolist(), (lasts + low).tolist(), strict=True)
-        return ArrayRead(list(pairs), decode)
+def read_spans(starts: Ints, sizes: Ints) -> ArrayRead:
+    """The bytes of spans of the file, back to back in the order given; decodes to bytes.
+
+    Args:
+        starts, sizes: absolute; in any order, empty or overlapping; checked by the caller to lie in the file.
+    """
+    filled = np.flatnonzero(sizes)
+    if not len(filled):
+        return ArrayRead([], lambda buffers: _NOTHING)
+    if len(filled) != len(sizes):
+        starts, sizes = starts[filled], sizes[filled]
+    lows, highs, order = starts, starts + sizes, None
+    if bool((lows[1:] < lows[:-1]).any()):
+        order = np.argsort(lows, kind="stable")
+        lows, highs = lows[order], highs[order]
+    reach = np.maximum.accumulate(highs)
+    cuts = np.flatnonzero(lows[1:] - reach[:-1] > GAP)
+    firsts = lows[np.concatenate([[0], cuts + 1])]
+    lasts = reach[np.concatenate([cuts, [len(reach) - 1]])]
+    lengths = lasts - firsts
+    ends = np.cumsum(lengths)
+    exact = order is None and int(ends[-1]) == int(sizes.sum()) and bool((lows[1:] >= reach[:-1]).all())
+    moved = _NO_INTS
+    if not exact:
+        counts = np.diff(np.concatenate([[0], cuts + 1, [len(lows)]]))
+        places = lows - np.repeat(firsts - (ends - lengths), counts)
+        if order is None:
+            moved = places
+        else:
+            moved = np.empty(len(places), np.int64)
+            moved[order] = places
+
+    def decode(buffers: list[Bytes]) -> Bytes:
+        data = buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
+        return data if exact else ranges.gather(data, moved, sizes)
+
+    return ArrayRead(list(zip(firsts.tolist(), lasts.tolist(), strict=True)), decode)
 
 
 def open_flat(message: Any, buffers: PageBuffers, count: int | None, arrow_type: Any) -> FlatDecoder:
@@ -196,3 +211,4 @@ def fixed_bits(arrow_type: Any) -> int | None:
 
 
 _NOTHING: Bytes = np.empty(0, np.uint8)
+_NO_INTS: Ints = np.empty(0, np.int64)

@@ -9,6 +9,7 @@ A table is a folder in which every version is one immutable manifest.  This room
 from pilum.table.commit import commit
 from pilum.table.deletions import read_deletions, write_deletions
 from pilum.table.indices import covered_fragments, index_details, index_files, is_system_index, new_index
+from pilum.table.lineage import created_versions, fragment_row_ids, updated_versions
 from pilum.table.model import (
     BasePath,
     DataFile,
@@ -45,6 +46,8 @@ from pilum.table.operations import (
     UpdateMap,
     UpdateMemWalState,
 )
+from pilum.table.row_id_index import RowIdIndex, build_row_id_index, load_row_id_index, read_row_ids
+from pilum.table.row_ids import RowIdSequence, decode_row_ids, encode_row_ids
 from pilum.table.transaction import Transaction
 from pilum.table.versions import (
     VersionFile,
@@ -83,6 +86,8 @@ __all__ = [
     "Rewrite",
     "RewriteGroup",
     "RewrittenIndex",
+    "RowIdIndex",
+    "RowIdSequence",
     "Transaction",
     "Update",
     "UpdateBases",
@@ -91,19 +96,27 @@ __all__ = [
     "UpdateMemWalState",
     "VersionFile",
     "WriterVersion",
+    "build_row_id_index",
     "commit",
     "covered_fragments",
+    "created_versions",
     "data_file_name",
+    "decode_row_ids",
+    "encode_row_ids",
     "find_versions",
+    "fragment_row_ids",
     "index_details",
     "index_files",
     "is_system_index",
     "latest_version",
     "list_versions",
     "load_manifest",
+    "load_row_id_index",
     "load_version",
     "new_index",
     "read_deletions",
+    "read_row_ids",
     "read_transaction",
+    "updated_versions",
     "write_deletions",
 ]

@@ -23,6 +23,7 @@ from pilum.io import Bytes
 from pilum.query.snapshot import Snapshot
 from pilum.schema import Field, Schema
 from pilum.table import DataFile, Fragment
+from pilum.table.model import file_format_version
 
 __all__ = ["FragmentReader", "gather"]
 
@@ -207,7 +208,10 @@ def _assign(fragment: Fragment, schema: Schema) -> tuple[list[tuple[DataFile, Sc
                     f"fragment {fragment.id} holds no data for the required column {field.name!r}"
                 )
             nulls.append(field)
-        elif len(found) > 1 or not leaves.issubset(files[found[0]].fields):
+        elif not leaves.issubset(files[found[0]].fields) and (
+            len(found) > 1 or file_format_version(files[found[0]].version) >= (2, 1)
+        ):
+            # Readers of older formats fill absent members; ids that two files list belong to the first (0.10).
             raise UnsupportedError(
                 f"column {field.name!r} of fragment {fragment.id} is spread over several data files: not supported yet"
             )

@@ -272,7 +272,9 @@ def check_fragments(
     checked: set[tuple[Any, ...]] = set()
     previous = -1
     for fragment in fragments:
-        if not previous < fragment.id < 1 << 32:
+        # Release 0.16 gave an id twice when it mixed file versions in a table that calls itself 0.1.
+        twice = previous == fragment.id and data_version == (0, 1)
+        if not (previous < fragment.id < 1 << 32 or twice):
             raise CorruptFileError(
                 f"{where}: fragment id {fragment.id} after {previous}; ids must ascend and fit 32 bits"
             )
@@ -303,7 +305,9 @@ def _check_file(file: DataFile, data_version: tuple[int, int], mixed: bool, wher
         version = file_format_version(file.version)
     except CorruptFileError as error:
         raise CorruptFileError(f"{where}: {error}") from None
-    if version != data_version and (not mixed or (0, 1) in (version, data_version)):
+    # A table may call itself 0.1 and hold 2.0 files, a fault of release 0.16: every file says itself what it is.
+    misnamed = data_version == (0, 1) and version == (2, 0)
+    if version != data_version and not misnamed and (not mixed or (0, 1) in (version, data_version)):
         raise CorruptFileError(
             f"{where} has version {version[0]}.{version[1]}, the table has {data_version[0]}.{data_version[1]}"
         )

@@ -37,7 +37,7 @@ from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
 from pilum.table.manifest_file import serialize_manifest_file
 from pilum.table.model import Manifest
 from pilum.table.naming import DETACHED_BIT, TRANSACTIONS, VERSION_HINT, NamingScheme, manifest_path
-from pilum.table.operations import Operation, Overwrite
+from pilum.table.operations import Clone, Operation, Overwrite
 from pilum.table.rebase import rebase
 from pilum.table.transaction import Transaction, encode_transaction, new_uuid
 from pilum.table.versions import VersionFile, find_versions, load_version, read_transaction
@@ -97,7 +97,7 @@ async def commit(
     """
     if transaction is None:
         transaction = Transaction(read_version or 0, new_uuid(), operation, dict(properties or {}))
-    if not transaction.read_version:
+    if not transaction.read_version or isinstance(transaction.operation, Clone):
         if detached:
             raise InvalidInputError("the first version of a table cannot be detached")
         return await _create(store, transaction, commit_lock, stable_row_ids, naming)

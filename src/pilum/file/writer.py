@@ -127,14 +127,20 @@ class FileWriter:
             store: where it goes.
             path: its key.
             schema: the columns, with the ids they have in the dataset.
-            version: (2, 1) or (2, 2).
+            version: (2, 0), (2, 1) or (2, 2).
             page_bytes: raw bytes that fill a page of one column.
 
         Raises:
             UnsupportedError: the version cannot be written, or a type cannot be written in it.
         """
+        if version == (2, 0):
+            from pilum.file.writer_v2_0 import FileWriter20
+
+            return await FileWriter20.create(store, path, schema, page_bytes=page_bytes)
         if version not in WRITABLE_VERSIONS:
-            raise UnsupportedError(f"file format {version[0]}.{version[1]} cannot be written; use 2.1 or 2.2")
+            raise UnsupportedError(
+                f"file format {version[0]}.{version[1]} cannot be written; use 2.0, 2.1 or 2.2"
+            )
         _check_types(schema, version)
         return cls(await store.create(path), path, schema, version, page_bytes)
 
@@ -149,15 +155,7 @@ class FileWriter:
         Raises:
             InvalidInputError: other columns than the schema's.
         """
-        if batch.num_columns != len(self._fields):
-            raise InvalidInputError(
-                f"{self.path}: {batch.num_columns} columns written, {len(self._fields)} expected"
-            )
-        for column, top in zip(batch.columns, self._fields, strict=True):
-            if not column.type.equals(top.arrow_type) and not _stored_as(column.type, top.arrow_type):
-                raise InvalidInputError(
-                    f"column {top.name!r} is {column.type}, the file has {top.arrow_type}"
-                )
+        self._check_columns(batch)
         self.num_rows += batch.num_rows
         due: list[_Due] = []
         for column, top, leaves in zip(batch.columns, self._fields, self._leaves, strict=True):
@@ -168,6 +166,17 @@ class FileWriter:
                     if leaf.nbytes >= self._page_bytes:
                         due.append(_page_of(leaf))
         await self._append(due)
+
+    def _check_columns(self, batch: pa.RecordBatch) -> None:
+        if batch.num_columns != len(self._fields):
+            raise InvalidInputError(
+                f"{self.path}: {batch.num_columns} columns written, {len(self._fields)} expected"
+            )
+        for column, top in zip(batch.columns, self._fields, strict=True):
+            if not column.type.equals(top.arrow_type) and not _stored_as(column.type, top.arrow_type):
+                raise InvalidInputError(
+                    f"column {top.name!r} is {column.type}, the file has {top.arrow_type}"
+                )
 
     def _pieces(self, column: pa.Array) -> list[pa.Array]:
         """The column in slices of about one page, so that no page is much larger than that."""

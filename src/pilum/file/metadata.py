@@ -118,9 +118,12 @@ class Container:
         ranges: byte range of each column's metadata.
         sections: those bytes, if they came with the tail.
         projections: resolved projections whose columns need no metadata of the file's own (see `FileReader`).
+        plans: scheduled reads of such projections.
     """
 
-    __slots__ = ("_shared", "buffers", "footer", "num_rows", "projections", "ranges", "schema", "sections")
+    __slots__ = (
+        "_shared", "buffers", "footer", "num_rows", "plans", "projections", "ranges", "schema", "sections",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -138,6 +141,7 @@ class Container:
         self.ranges = ranges
         self.sections = sections
         self.projections: dict[int, Any] = {}
+        self.plans: dict[tuple[int, int, int], Any] = {}
         self._shared: dict[tuple[int, int], Column] = {}
 
     def column_bytes(self, column: int) -> bytes | None:

@@ -24,7 +24,7 @@ from pilum.io.scheduler import RequestScheduler
 from pilum.io.stats import IoStats
 from pilum.io.tracing import TRACE, Request
 
-__all__ = ["Infos", "ObjectInfo", "ObjectWriter", "Pieces", "Store"]
+__all__ = ["Infos", "ObjectInfo", "ObjectWriter", "Pieces", "Store", "Wanted"]
 
 T = TypeVar("T")
 
@@ -44,6 +44,7 @@ class ObjectInfo(NamedTuple):
 # Inside a store `list` is its method.
 Infos: TypeAlias = list[ObjectInfo]
 Pieces: TypeAlias = list[Bytes]
+Wanted: TypeAlias = tuple[str, int, int]
 
 
 class ObjectWriter:
@@ -127,6 +128,17 @@ class Store:
         requests = plan_requests(ranges, gap=self.block_size, max_size=config.max_request_size())
         buffers = await _together([self._request(path, start, end, who) for start, end in requests])
         return assemble(ranges, requests, buffers)
+
+    async def get_many(self, requests: Sequence[Wanted], *, who: str = "") -> Pieces:
+        """One range of each of several objects, in the order given; errors as for `get`.
+
+        Args:
+            requests: (path, start, end) of each.
+            who: what the bytes are for.
+        """
+        if not self.suspends:
+            return [await self.get(path, start, end, who=who) for path, start, end in requests]
+        return await _together([self.get(path, start, end, who=who) for path, start, end in requests])
 
     async def get_all(self, path: str, *, who: str = "") -> Bytes:
         """A whole object."""

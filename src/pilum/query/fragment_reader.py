@@ -26,7 +26,7 @@ from pilum.schema import Field, Schema
 from pilum.table import DataFile, Fragment
 from pilum.table.model import file_format_version
 
-__all__ = ["FragmentReader", "gather"]
+__all__ = ["FragmentReader", "fetched_whole", "gather"]
 
 
 async def gather(awaitables: Sequence[Awaitable[Any]], *, suspends: bool) -> list[Any]:
@@ -87,15 +87,27 @@ class FragmentReader:
             CorruptFileError: a file contradicts the format or the manifest.
             NotFoundError: a data file is missing.
         """
-        cache = snapshot.session.cache
-        data_files = fragment.files
-        # The same schema object comes with every query of a dataset (`Schema.project` keeps it).
-        key = (snapshot.store.uri, data_files[0].path if data_files else fragment.id, id(schema))
-        known: FragmentReader | None = cache.get(key)
         bodies = beside.bodies() if beside is not None else {}
-        if known is not None and known.schema is schema and _same_files(known.fragment, fragment):
+        known = cls.known(snapshot, fragment, schema)
+        if known is not None:
             return known._with_bodies(bodies) if bodies else known
         rows = fragment.physical_rows if expected_rows is None else expected_rows
+        return await cls.open_with(snapshot, fragment, schema, rows, bodies)
+
+    @classmethod
+    def known(cls, snapshot: Snapshot, fragment: Fragment, schema: Schema) -> FragmentReader | None:
+        """The reader that an earlier query opened, without any bytes of the files."""
+        found: FragmentReader | None = snapshot.session.cache.get(_key(snapshot, fragment, schema))
+        if found is not None and found.schema is schema and _same_files(found.fragment, fragment):
+            return found
+        return None
+
+    @classmethod
+    async def open_with(
+        cls, snapshot: Snapshot, fragment: Fragment, schema: Schema, rows: int, bodies: dict[str, Bytes]
+    ) -> FragmentReader:
+        """As `open`, for a fragment that is not known, with the bodies of files that are here already."""
+        data_files = fragment.files
         nulls: tuple[Field, ...] = ()
         if len(data_files) == 1 and _holds_all(data_files[0].fields, schema):
             readers = [await _open(snapshot, data_files[0], schema, rows, bodies)]
@@ -113,14 +125,23 @@ class FragmentReader:
                         f"{fragment.physical_rows} (fragment {fragment.id})"
                     )
         opened = cls(fragment, schema, readers, nulls)
-        cache.put(key, opened._with_bodies({}), 600 + 300 * len(readers))
+        snapshot.session.cache.put(
+            _key(snapshot, fragment, schema), opened._with_bodies({}), 600 + 300 * len(readers)
+        )
         return opened
+
+    @property
+    def only(self) -> GenericReader | None:
+        """The data file that holds all columns, if there is one."""
+        return self._only
 
     def bodies(self) -> dict[str, Bytes]:
         """The data files that were fetched whole, by path."""
         return {reader.path: reader.body for reader in self._parts if reader.body is not None}
 
     def _with_bodies(self, bodies: dict[str, Bytes]) -> FragmentReader:
+        if not bodies and all(reader.body is None for reader in self._parts):
+            return self
         parts = [reader.with_body(bodies.get(reader.path)) for reader in self._parts]
         return FragmentReader(self.fragment, self.schema, parts, self._nulls)
 
@@ -173,11 +194,7 @@ async def _open(
             f"data file {data_file.path} lies in base path {data_file.base_id}: not supported yet"
         )
     size = data_file.size or None
-    whole = size is not None and (
-        size <= _WHOLE_REMOTE
-        if snapshot.suspends
-        else size <= _WHOLE_LOCAL and 2 * rows * part.row_bytes >= size
-    )
+    whole = _wants_whole(snapshot, size, part, rows)
     return await open_file(
         snapshot.store,
         "data/" + data_file.path,
@@ -190,6 +207,34 @@ async def _open(
         body=bodies.get("data/" + data_file.path),
         version=data_file.version,
     )
+
+
+def _wants_whole(snapshot: Snapshot, size: int | None, schema: Schema, rows: int) -> bool:
+    if size is None:
+        return False
+    if snapshot.suspends:
+        return size <= _WHOLE_REMOTE
+    return size <= _WHOLE_LOCAL and 2 * rows * schema.row_bytes >= size
+
+
+def fetched_whole(snapshot: Snapshot, fragment: Fragment, schema: Schema) -> int:
+    """Size of the file that opening a fragment to read all its rows would fetch whole, 0 if it would not."""
+    if len(fragment.files) != 1:
+        return 0
+    data_file = fragment.files[0]
+    if (
+        data_file.base_id is not None
+        or not _wants_whole(snapshot, data_file.size, schema, fragment.physical_rows)
+        or snapshot.session.cache.get((snapshot.store.uri, "data/" + data_file.path)) is not None
+    ):
+        return 0
+    return data_file.size or 0
+
+
+def _key(snapshot: Snapshot, fragment: Fragment, schema: Schema) -> Any:
+    # The same schema object comes with every query of a dataset (`Schema.project` keeps it).
+    files = fragment.files
+    return (snapshot.store.uri, files[0].path if files else fragment.id, id(schema))
 
 
 def _same_files(one: Fragment, other: Fragment) -> bool:

@@ -126,6 +126,18 @@ def has(kind: Any, what: Any) -> bool:
     return any(has(kind.field(i).type, what) for i in range(kind.num_fields))
 
 
+def has_only_strings(kind: Any) -> bool:
+    """Whether all leaves of the type are strings or binary."""
+    if pa.types.is_fixed_size_list(kind) or not kind.num_fields:
+        return bool(
+            pa.types.is_string(kind)
+            or pa.types.is_large_string(kind)
+            or pa.types.is_binary(kind)
+            or pa.types.is_large_binary(kind)
+        )
+    return all(has_only_strings(kind.field(i).type) for i in range(kind.num_fields))
+
+
 def storable(kind: Any) -> bool:
     return not has(kind, pa.types.is_map)
 
@@ -152,7 +164,7 @@ KINDS = st.one_of(
 
 
 @st.composite
-def tables(draw: st.DrawFn, max_rows: int = 1500) -> list[pa.RecordBatch]:
+def tables(draw: st.DrawFn, max_rows: int = 1500, fixed_nulls: bool = True) -> list[pa.RecordBatch]:
     kinds = draw(st.lists(KINDS, min_size=1, max_size=4))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     found = []
@@ -164,12 +176,16 @@ def tables(draw: st.DrawFn, max_rows: int = 1500) -> list[pa.RecordBatch]:
             if pa.types.is_null(kind):
                 columns.append(pa.nulls(rows))
             elif pa.types.is_dictionary(kind):
-                values = [None if rng.random() < nulls else int(k) for k in rng.integers(0, 40, rows)]
+                values = [
+                    None if fixed_nulls and rng.random() < nulls else int(k)
+                    for k in rng.integers(0, 40, rows)
+                ]
                 array = pa.array(values, pa.int64()).cast(kind.value_type).dictionary_encode()
                 columns.append(array.cast(kind))
             else:
                 before = int(rng.integers(0, 3))
-                array = without_struct_nulls(random_array(kind, rows + before, rng, nulls))
+                share = nulls if fixed_nulls or has_only_strings(kind) else 0.0
+                array = without_struct_nulls(random_array(kind, rows + before, rng, share))
                 columns.append(array.slice(before))
         found.append(pa.RecordBatch.from_arrays(columns, names=[f"c{i}" for i in range(len(kinds))]))
     return found
@@ -185,7 +201,8 @@ def without_offsets(table: pa.Table) -> pa.Table:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return pa.ipc.open_stream(sink.getvalue()).read_all()
+    options = pa.ipc.IpcReadOptions(ensure_alignment=pa.ipc.Alignment.At64Byte)  # the reference insists on it
+    return pa.ipc.open_stream(sink.getvalue(), options=options).read_all()
 
 
 def decoded(column: Any) -> Any:

@@ -12,7 +12,7 @@ from pilum.table.deletions import read_deletions
 from pilum.table.files import INDEX_FILE, TRANSACTION_FILE, files_of
 from pilum.table.indices import covered_fragments, is_system_index
 from pilum.table.lineage import created_versions, fragment_row_ids, updated_versions
-from pilum.table.locations import open_location
+from pilum.table.locations import index_location, open_location
 from pilum.table.model import Fragment, Manifest
 from pilum.table.naming import manifest_path
 from pilum.table.row_id_index import load_row_id_index
@@ -90,8 +90,11 @@ async def _missing_files(
         files = list(files_of(store.uri, manifest, manifest_path(manifest.version)))
     except CorruptFileError as error:
         return [str(error)]
-    # A transaction file may be gone: the manifest has a copy.
-    files = [one for one in files[1:] if one.kind != TRANSACTION_FILE]
+    # A transaction file may be gone: the manifest has a copy.  A system index needs no folder.
+    optional = {
+        index_location(store.uri, manifest, one).key + "/" for one in manifest.indices if is_system_index(one)
+    }
+    files = [one for one in files[1:] if one.kind != TRANSACTION_FILE and one.path not in optional]
     places = {one.uri: open_base(store, one.uri) for one in files}
     listed: dict[tuple[str, str], dict[str, int]] = {}
     for uri, folder in sorted({(one.uri, _folder(one.path)) for one in files}):

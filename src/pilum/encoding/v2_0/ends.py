@@ -58,10 +58,12 @@ def schedule_ends(
         return then(
             decoder.schedule(wanted), lambda values: _of_range(values, first, adjustment, limit, wrap)
         )
-    wanted = np.union1d(rows, rows - 1)
-    if wanted[0] < 0:
-        wanted = wanted[1:]
-    places = np.searchsorted(wanted, rows)
+    # Each row and the one before it, without repetition; rows ascend, so equal ones are neighbours.
+    pairs = np.repeat(rows, 2)
+    pairs[::2] -= 1
+    new = np.append(pairs[0] >= 0, pairs[1:] != pairs[:-1])
+    wanted = pairs[new]
+    places = (np.cumsum(new) - 1)[1::2]
     before = places - 1
     zero = int(rows[0]) == 0
 

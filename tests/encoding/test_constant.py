@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilum.encoding import constant, structure
-from pilum.encoding.blocks import to_arrow
+from pilum.encoding.arrow_blocks import to_arrow
 from pilum.encoding.codecs.base import EncodeOptions
 from pilum.encoding.page import Decoded, EncodedPage, LeafRows, PageDecoder, PageSource, Rows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError

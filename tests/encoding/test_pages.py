@@ -52,12 +52,8 @@ def placed(page: encoding.EncodedPage) -> tuple[PageSource, Any]:
     return PageSource(tuple(offsets), tuple(map(len, page.buffers)), page.length, layout), data
 
 
-def layout_of(
-    rows: LeafRows, version: tuple[int, int] = V22, structural: str | None = None, arrow_type: Any = None
-) -> str:
-    page = encoding.encode_page(
-        rows, options=EncodeOptions(version), structural=structural, arrow_type=arrow_type
-    )
+def layout_of(rows: LeafRows, version: tuple[int, int] = V22, structural: str | None = None) -> str:
+    page = encoding.encode_page(rows, options=EncodeOptions(version), structural=structural)
     return str(encodings_pb2.PageLayout.FromString(page.layout).WhichOneof("layout"))
 
 
@@ -177,7 +173,7 @@ def test_constants_come_first() -> None:
     assert layout_of(shred([[], None], pa.list_(pa.int32())), structural="fullzip") == "constant_layout"
     words = pa.array(["a", "a"]).dictionary_encode()
     (rows,) = encoding.shred(field_of(words.type), words)
-    assert layout_of(rows, arrow_type=words.type) == "mini_block_layout"
+    assert layout_of(rows) == "mini_block_layout"
 
 
 def test_the_field_may_ask_for_a_layout() -> None:

@@ -29,18 +29,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pilum.encoding import levels
+from pilum.encoding.arrow_blocks import from_arrow
 from pilum.encoding.assembly import assemble
-from pilum.encoding.blocks import (
-    Block,
-    FixedBlock,
-    FslBlock,
-    NullBlock,
-    VariableBlock,
-    concat_blocks,
-    from_arrow,
-    slice_block,
-    unpack_bits,
-)
+from pilum.encoding.blocks import Block, NullBlock, block_bytes, concat_blocks, slice_block, unpack_bits
 from pilum.encoding.page import LeafRows, Levels
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.schema.field import Field
@@ -99,8 +90,8 @@ def shred(field: Field, array: pa.Array) -> list[LeafRows]:
 
     Args:
         field: the top-level field; structs of ``array`` must have its members.
-        array: rows of it, possibly a slice; extension arrays count as their storage, dictionaries are
-            decoded.
+        array: rows of it, possibly a slice; extension arrays count as their storage, dictionaries
+            stay what they are.
 
     Returns:
         One `LeafRows` per leaf.  Below fixed-size lists of structs their ``num_rows`` is rows times
@@ -109,7 +100,7 @@ def shred(field: Field, array: pa.Array) -> list[LeafRows]:
     Raises:
         InvalidInputError: the array does not have the members of the field; nulls of a struct without
             members, which the format cannot store.
-        UnsupportedError: packed structs, fixed-size lists of structs together with lists.
+        UnsupportedError: fixed-size lists of structs together with lists.
     """
     leaves: list[LeafRows] = []
     _shred(field, array, _Entries(len(array), len(array)), leaves)
@@ -160,13 +151,19 @@ def _nulls(array: pa.Array) -> Bools | None:
 def _leaf(field: Field, array: pa.Array, entries: _Entries) -> LeafRows:
     kind = array.type
     if pa.types.is_dictionary(kind):
-        array = array.dictionary_decode()
-    elif pa.types.is_struct(kind):
-        if field.children:
-            raise UnsupportedError(f"field {field.name!r}: packed structs are not supported")
+        return _finish(_enter_item(entries, _dictionary_nulls(array)), from_arrow(array))
+    if pa.types.is_struct(kind) and not field.children:
         return _empty_struct(field, array, entries)
     inner = _enter_item(entries, _nulls(array))
     return _finish(inner, from_arrow(array))
+
+
+def _dictionary_nulls(array: pa.Array) -> Bools | None:
+    """Slots whose index is null, or points to an item that is (4.8)."""
+    if not array.dictionary.null_count:
+        return _nulls(array.indices)
+    nulls: Bools = array.dictionary.is_null().take(array.indices).fill_null(True).to_numpy(False)
+    return nulls if nulls.any() else None
 
 
 def _empty_struct(field: Field, array: pa.Array, entries: _Entries) -> LeafRows:
@@ -362,7 +359,7 @@ def slice_rows(rows: LeafRows, start: int, count: int) -> LeafRows:
 
 def size_of(rows: LeafRows) -> int:
     """Bytes that the rows take in memory, values and levels."""
-    size = _block_size(rows.block)
+    size = block_bytes(rows.block)
     for stored in (rows.rep, rows.definition):
         if stored is not None:
             size += stored.nbytes
@@ -373,14 +370,3 @@ def _entries(rows: LeafRows) -> int:
     if rows.rep is not None:
         return len(rows.rep)
     return rows.num_rows
-
-
-def _block_size(block: Block) -> int:
-    if isinstance(block, FixedBlock):
-        return (block.count * block.bits + 7) // 8
-    if isinstance(block, VariableBlock):
-        return int(block.offsets[-1]) + block.offsets.nbytes
-    if isinstance(block, FslBlock):
-        validity = 0 if block.validity is None else block.validity.nbytes
-        return validity + _block_size(block.child)
-    return 0

@@ -536,8 +536,6 @@ def _scaled_leaves(field: Field, scale: int) -> list[tuple[Field, int]]:
     if field.is_leaf:
         if field.is_blob:
             raise UnsupportedError(f"column {field.name!r}: blobs are not supported yet")
-        if field.is_packed:
-            raise UnsupportedError(f"column {field.name!r}: packed structs are not supported yet")
         return [(field, scale)]
     if field.logical_type.startswith("fixed_size_list:"):
         scale *= field.arrow_type.list_size

@@ -78,7 +78,8 @@ class Engine:
 
     def ask(self, **job: Any) -> dict[str, Any]:
         """Run one query in the worker."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         answer: dict[str, Any] = json.loads(self.process.stdout.readline())

@@ -7,6 +7,7 @@ import gc
 import os
 import threading
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +82,15 @@ def test_a_failing_fragment_surfaces_at_the_await_and_leaks_nothing(what: str) -
         ds = await over(inner)
         victim = ds.manifest.fragments[4].files[0].path
         broken = await over(FailingStore(inner, pattern=victim))
+        nearest = {"column": "vec", "q": [0.0] * 8}
+        calls = {
+            "to_table": broken.to_table,
+            "to_batches": broken.to_batches,
+            "nearest": partial(broken.to_table, nearest=nearest),
+            "take": partial(broken.take, list(range(150))),
+        }
         with pytest.raises(PilumError, match=victim):
-            if what == "to_table":
-                await broken.to_table()
-            elif what == "to_batches":
-                await broken.to_batches()
-            elif what == "nearest":
-                await broken.to_table(nearest={"column": "vec", "q": [0.0] * 8})
-            else:
-                await broken.take(list(range(150)))
+            await calls[what]()
         assert asyncio.all_tasks() == {asyncio.current_task()}
         # The handle stays usable: rows of the other fragments can be read.
         assert (await broken.take([0, 149], columns=["id"]))["id"].to_pylist() == [0, 149]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from pyroaring import BitMap
 
-from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
+from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.io import LocalStore, MemoryStore
 from pilum.table import DeletionFile, Fragment, latest_version, load_manifest, read_deletions, write_deletions
 from pilum.table.deletions import decode_deletions, encode_deletions
@@ -170,7 +170,7 @@ def test_contradictions_with_the_manifest() -> None:
     with pytest.raises(CorruptFileError, match="holds 2 deletions, the manifest says 3"):
         drive(read_deletions(store, Fragment(0, one.files, 10, wrong_count)))
     elsewhere = DeletionFile(file.file_type, file.read_version, file.id, 2, base_id=0)
-    with pytest.raises(UnsupportedError, match="base path 0"):
+    with pytest.raises(CorruptFileError, match="base path 0"):
         drive(read_deletions(store, Fragment(0, one.files, 10, elsewhere)))
 
 

@@ -146,6 +146,14 @@ class FileReader:
             metadata = await load_metadata(store, path, size, wanted, body)
             if cache is not None:
                 cache.put(key, metadata, metadata.nbytes)
+        return await cls.of_metadata(store, path, metadata, schema, fields, column_indices, cache, body)
+
+    @classmethod
+    async def of_metadata(
+        cls, store: Store, path: str, metadata: FileMetadata, schema: Schema | None,
+        fields: Sequence[int] | None, column_indices: Sequence[int] | None, cache: Cache | None, body: Bytes | None,
+    ) -> FileReader:  # fmt: skip
+        """A reader of a file whose tail has been read; arguments as `open`."""
         mapping = None
         if fields is not None and column_indices is not None:
             mapping = (fields, column_indices)

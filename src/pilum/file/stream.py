@@ -28,7 +28,7 @@ from pilum.io import current_runtime
 from pilum.schema import Schema, bytes_per_row
 
 if TYPE_CHECKING:
-    from pilum.file.reader import FileReader, ReadPlan
+    from pilum.file.generic import GenericReader
 
 __all__ = ["ReadTask", "read_stream", "read_tasks"]
 
@@ -45,7 +45,7 @@ class ReadTask:
 
     __slots__ = ("_plan", "_projection", "_reader", "_rows", "num_rows")
 
-    def __init__(self, reader: FileReader, projection: Any, rows: Rows, plan: ReadPlan | None) -> None:
+    def __init__(self, reader: GenericReader, projection: Any, rows: Rows, plan: Any) -> None:
         self._reader = reader
         self._projection = projection
         self._rows = rows
@@ -64,7 +64,7 @@ class ReadTask:
 
 
 async def read_tasks(
-    reader: FileReader, selection: Selection, batch_size: int, projection: Schema | Sequence[str] | None
+    reader: GenericReader, selection: Selection, batch_size: int, projection: Schema | Sequence[str] | None
 ) -> AsyncGenerator[ReadTask, None]:
     """A primed stream of tasks of at most ``batch_size`` rows each, in row order.
 
@@ -88,7 +88,7 @@ async def read_tasks(
 
 
 async def read_stream(
-    reader: FileReader,
+    reader: GenericReader,
     selection: Selection,
     batch_size: int,
     batch_readahead: int | None,
@@ -114,7 +114,7 @@ async def read_stream(
 
 
 async def _prepare(
-    reader: FileReader,
+    reader: GenericReader,
     selection: Selection,
     batch_size: int,
     window: int,
@@ -132,7 +132,7 @@ async def _prepare(
 
 
 async def _batches(
-    reader: FileReader, windows: list[ReadTask], batch_size: int, ahead: int
+    reader: GenericReader, windows: list[ReadTask], batch_size: int, ahead: int
 ) -> AsyncGenerator[pa.RecordBatch, None]:
     stream = current_runtime().map_ordered(
         ReadTask.read, windows, window=ahead, suspends=reader.store.suspends

@@ -197,6 +197,12 @@ class LocalStore(Store):
         _note(path, 0, started, "head")
         return ObjectInfo(path, found.st_size)
 
+    async def modified(self, path: str) -> float | None:
+        try:
+            return os.stat(self._locate(path)).st_mtime
+        except (OSError, ValueError) as error:
+            self._fail(error, path)
+
     async def list(self, prefix: str) -> Infos:
         return await self._off_loop(self._list, prefix)
 

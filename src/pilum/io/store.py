@@ -154,6 +154,14 @@ class Store:
         """Size of an object."""
         raise NotImplementedError
 
+    async def modified(self, path: str) -> float | None:
+        """When an object was written, seconds since the epoch; None where the store does not know.
+
+        Raises:
+            NotFoundError: there is no such object.
+        """
+        return None
+
     async def list(self, prefix: str) -> Infos:
         """All objects below a folder (``""``: all), at any depth, sorted by path; none when it is missing."""
         raise NotImplementedError

@@ -17,11 +17,13 @@ import pyarrow as pa
 
 from pilum.encoding import Decoded
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
-from pilum.file import FileReader
+from pilum.file.generic import GenericReader
+from pilum.file.open import open_file
 from pilum.io import Bytes
 from pilum.query.snapshot import Snapshot
 from pilum.schema import Field, Schema
 from pilum.table import DataFile, Fragment
+from pilum.table.model import file_format_version
 
 __all__ = ["FragmentReader", "gather"]
 
@@ -51,7 +53,7 @@ class FragmentReader:
         self,
         fragment: Fragment,
         schema: Schema,
-        parts: list[tuple[FileReader, Schema]],
+        parts: list[tuple[GenericReader, Schema]],
         nulls: tuple[Field, ...],
     ) -> None:
         self.fragment = fragment
@@ -159,7 +161,7 @@ _WHOLE_LOCAL = 4 << 20
 
 async def _open(
     snapshot: Snapshot, data_file: DataFile, part: Schema, rows: int, bodies: dict[str, Bytes]
-) -> FileReader:
+) -> GenericReader:
     if data_file.base_id is not None:
         raise UnsupportedError(
             f"data file {data_file.path} lies in base path {data_file.base_id}: not supported yet"
@@ -170,7 +172,7 @@ async def _open(
         if snapshot.suspends
         else size <= _WHOLE_LOCAL and 2 * rows * part.row_bytes >= size
     )
-    return await FileReader.open(
+    return await open_file(
         snapshot.store,
         "data/" + data_file.path,
         size=size,
@@ -180,6 +182,7 @@ async def _open(
         cache=snapshot.session.cache,
         whole=whole,
         body=bodies.get("data/" + data_file.path),
+        version=data_file.version,
     )
 
 
@@ -205,7 +208,10 @@ def _assign(fragment: Fragment, schema: Schema) -> tuple[list[tuple[DataFile, Sc
                     f"fragment {fragment.id} holds no data for the required column {field.name!r}"
                 )
             nulls.append(field)
-        elif len(found) > 1 or not leaves.issubset(files[found[0]].fields):
+        elif not leaves.issubset(files[found[0]].fields) and (
+            len(found) > 1 or file_format_version(files[found[0]].version) >= (2, 1)
+        ):
+            # Readers of older formats fill absent members; ids that two files list belong to the first (0.10).
             raise UnsupportedError(
                 f"column {field.name!r} of fragment {fragment.id} is spread over several data files: not supported yet"
             )

@@ -132,7 +132,7 @@ def stored_columns(schema: Schema, paths: Sequence[str]) -> Schema:
     wanted = {path for path in paths if path not in _SYSTEM_TYPES and path != DISTANCE}
     if all(field.name in wanted for field in schema.fields):
         return schema
-    return schema.project([path for path in _in_schema_order(schema, wanted)])
+    return schema.project(list(_in_schema_order(schema, wanted)))
 
 
 def _in_schema_order(schema: Schema, paths: set[str]) -> list[str]:

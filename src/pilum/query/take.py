@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pilum.errors import InvalidInputError
+from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.io import current_runtime
 from pilum.query.fragment_reader import FragmentReader
 from pilum.query.projection import Projection
@@ -108,6 +108,11 @@ def _group(snapshot: Snapshot, addresses: npt.NDArray[np.uint64]) -> list[_Group
     fragment_ids = (addresses >> np.uint64(32)).astype(np.int64)
     offsets = (addresses & np.uint64(0xFFFFFFFF)).astype(np.int64)
     by_id = {fragment.id: fragment for fragment in snapshot.manifest.fragments}
+    if len(by_id) != len(snapshot.manifest.fragments):
+        raise CorruptFileError(
+            f"two fragments of {snapshot.store.uri} have the same id (a fault of release 0.16): its rows can be "
+            "scanned, but an address does not say which row it means"
+        )
     groups = []
     edges = [0, *(np.flatnonzero(np.diff(fragment_ids)) + 1).tolist(), len(addresses)]
     for low, high in itertools.pairwise(edges):

@@ -6,8 +6,21 @@ A table is a folder in which every version is one immutable manifest.  This room
 (`commit`).  It also keeps the deletion vectors.  What is inside a data file is not its business.
 """
 
-from pilum.table.commit import commit
+from pilum.table.cloning import deep_clone, shallow_clone
+from pilum.table.commit import CommitLock, commit
 from pilum.table.deletions import read_deletions, write_deletions
+from pilum.table.folder_store import FolderStore, folder_of
+from pilum.table.history import (
+    VersionInfo,
+    describe_versions,
+    migrate_names_to_v2,
+    read_transactions,
+    summarize,
+    version_at,
+)
+from pilum.table.indices import covered_fragments, index_details, index_files, is_system_index, new_index
+from pilum.table.lineage import created_versions, fragment_row_ids, updated_versions
+from pilum.table.locations import Location, data_file_location, index_location, open_location
 from pilum.table.model import (
     BasePath,
     DataFile,
@@ -18,7 +31,52 @@ from pilum.table.model import (
     WriterVersion,
 )
 from pilum.table.naming import NamingScheme, data_file_name
-from pilum.table.operations import Append, Delete, Opaque, Operation, Overwrite, Restore
+from pilum.table.operations import (
+    REWRITE_COLUMNS,
+    REWRITE_ROWS,
+    Append,
+    Clone,
+    CreateIndex,
+    DataOverlay,
+    DataReplacement,
+    Delete,
+    KeyFilter,
+    Merge,
+    Opaque,
+    Operation,
+    Overwrite,
+    Project,
+    ReserveFragments,
+    Restore,
+    Rewrite,
+    RewriteGroup,
+    RewrittenIndex,
+    Update,
+    UpdateBases,
+    UpdateConfig,
+    UpdateMap,
+    UpdateMemWalState,
+)
+from pilum.table.operations.columns import max_field_id
+from pilum.table.references import (
+    Reference,
+    Resolved,
+    branch_store,
+    create_branch,
+    create_tag,
+    delete_branch,
+    delete_tag,
+    get_branch,
+    get_tag,
+    list_branches,
+    list_tags,
+    main_store,
+    resolve,
+    update_tag,
+)
+from pilum.table.refs import Branch, Tag
+from pilum.table.row_id_index import RowIdIndex, build_row_id_index, load_row_id_index, read_row_ids
+from pilum.table.row_ids import RowIdSequence, decode_row_ids, encode_row_ids
 from pilum.table.transaction import Transaction
 from pilum.table.versions import (
     VersionFile,
@@ -31,30 +89,95 @@ from pilum.table.versions import (
 )
 
 __all__ = [
+    "REWRITE_COLUMNS",
+    "REWRITE_ROWS",
     "Append",
     "BasePath",
+    "Branch",
+    "Clone",
+    "CommitLock",
+    "CreateIndex",
     "DataFile",
+    "DataOverlay",
+    "DataReplacement",
     "Delete",
     "DeletionFile",
+    "FolderStore",
     "Fragment",
     "IndexMetadata",
+    "KeyFilter",
+    "Location",
     "Manifest",
+    "Merge",
     "NamingScheme",
     "Opaque",
     "Operation",
     "Overwrite",
+    "Project",
+    "Reference",
+    "ReserveFragments",
+    "Resolved",
     "Restore",
+    "Rewrite",
+    "RewriteGroup",
+    "RewrittenIndex",
+    "RowIdIndex",
+    "RowIdSequence",
+    "Tag",
     "Transaction",
+    "Update",
+    "UpdateBases",
+    "UpdateConfig",
+    "UpdateMap",
+    "UpdateMemWalState",
     "VersionFile",
+    "VersionInfo",
     "WriterVersion",
+    "branch_store",
+    "build_row_id_index",
     "commit",
+    "covered_fragments",
+    "create_branch",
+    "create_tag",
+    "created_versions",
+    "data_file_location",
     "data_file_name",
+    "decode_row_ids",
+    "deep_clone",
+    "delete_branch",
+    "delete_tag",
+    "describe_versions",
+    "encode_row_ids",
     "find_versions",
+    "folder_of",
+    "fragment_row_ids",
+    "get_branch",
+    "get_tag",
+    "index_details",
+    "index_files",
+    "index_location",
+    "is_system_index",
     "latest_version",
+    "list_branches",
+    "list_tags",
     "list_versions",
     "load_manifest",
+    "load_row_id_index",
     "load_version",
+    "main_store",
+    "max_field_id",
+    "migrate_names_to_v2",
+    "new_index",
+    "open_location",
     "read_deletions",
+    "read_row_ids",
     "read_transaction",
+    "read_transactions",
+    "resolve",
+    "shallow_clone",
+    "summarize",
+    "update_tag",
+    "updated_versions",
+    "version_at",
     "write_deletions",
 ]

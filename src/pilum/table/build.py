@@ -13,10 +13,10 @@ from functools import cache
 
 from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.schema import Schema
-from pilum.table.flags import TRANSACTION_FILES_DISABLED, compute_flags
+from pilum.table.flags import STABLE_ROW_IDS, TRANSACTION_FILES_DISABLED, compute_flags
 from pilum.table.fragment_codec import check_fragments
 from pilum.table.model import TOMBSTONE, Fragment, Manifest, WriterVersion
-from pilum.table.operations import Overwrite
+from pilum.table.operations import Clone, Overwrite
 from pilum.table.transaction import Transaction
 
 __all__ = ["build_manifest", "writer_version"]
@@ -34,25 +34,37 @@ def writer_version() -> WriterVersion:
     return WriterVersion("pilum", number)
 
 
-def build_manifest(latest: Manifest | None, transaction: Transaction, timestamp_ns: int) -> Manifest:
+def build_manifest(
+    latest: Manifest | None,
+    transaction: Transaction,
+    timestamp_ns: int,
+    *,
+    stable_row_ids: bool = False,
+    version: int | None = None,
+) -> Manifest:
     """The manifest that a transaction leads to.
 
     Args:
         latest: newest version; None to create the table.
         transaction: already rebased onto ``latest``.
         timestamp_ns: time of the commit, nanoseconds since the epoch.
+        stable_row_ids: rows of a new table get stable ids.
+        version: number of the new version, by default the next one; a detached version has its own.
 
     Raises:
         InvalidInputError: the operation does not fit the table, or would make an invalid version.
     """
     operation = transaction.operation
     if latest is None:
-        if not isinstance(operation, Overwrite):
+        if not isinstance(operation, Overwrite | Clone):
             raise InvalidInputError(
                 f"a table is created by an overwrite, not by {type(operation).__name__.lower()}"
             )
-        latest = Manifest(version=0, schema=Schema((), {}))
-    result = operation.apply(replace(latest, version=latest.version + 1))
+        word = STABLE_ROW_IDS if stable_row_ids else 0
+        latest = Manifest(version=0, schema=Schema((), {}), reader_flags=word, writer_flags=word)
+    elif isinstance(operation, Clone):
+        raise InvalidInputError("a clone makes a table of its own; there is one already")
+    result = operation.apply(replace(latest, version=version or latest.version + 1))
     fragments = _in_order(_without_dead_files(result.fragments))
     reader_flags, writer_flags = compute_flags(
         previous=result.writer_flags,

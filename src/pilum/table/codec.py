@@ -18,6 +18,7 @@ from pilum.proto import table_pb2 as pb
 from pilum.schema import Schema
 from pilum.table import flags
 from pilum.table.fragment_codec import check_fragments, decode_fragments, encode_fragment, named
+from pilum.table.indices import decode_index
 from pilum.table.model import BasePath, Fragment, IndexMetadata, Manifest, WriterVersion, file_format_version
 from pilum.table.views import views
 
@@ -298,20 +299,9 @@ def decode_indices(data: bytes, where: str) -> tuple[IndexMetadata, ...]:
     """
     try:
         section = pb.IndexSection.FromString(data)
-        return tuple([_decode_index(message) for message in section.indices])
+        return tuple([decode_index(message) for message in section.indices])
     except (DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: the index section cannot be decoded: {error}") from error
-
-
-def _decode_index(message: pb.IndexMetadata) -> IndexMetadata:
-    return IndexMetadata(
-        uuid=message.uuid.uuid,
-        name=message.name,
-        fields=tuple(message.fields),
-        dataset_version=message.dataset_version,
-        fragment_bitmap=message.fragment_bitmap,
-        message=message.SerializeToString(),
-    )
 
 
 def encode_indices(indices: tuple[IndexMetadata, ...]) -> bytes:

@@ -16,13 +16,16 @@ import bisect
 import contextlib
 import os
 import random
+import secrets
 import time
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, aclosing
+from typing import Any
 
 from pilum.errors import (
     AlreadyExistsError,
     CommitConflictError,
+    InvalidInputError,
     NotFoundError,
     PilumError,
     StoreError,
@@ -33,18 +36,22 @@ from pilum.table.conflicts import conflict_between
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
 from pilum.table.manifest_file import serialize_manifest_file
 from pilum.table.model import Manifest
-from pilum.table.naming import TRANSACTIONS, VERSION_HINT, NamingScheme, manifest_path
-from pilum.table.operations import Operation
+from pilum.table.naming import DETACHED_BIT, TRANSACTIONS, VERSION_HINT, NamingScheme, manifest_path
+from pilum.table.operations import Clone, Operation, Overwrite
 from pilum.table.rebase import rebase
 from pilum.table.transaction import Transaction, encode_transaction, new_uuid
 from pilum.table.versions import VersionFile, find_versions, load_version, read_transaction
 
-__all__ = ["commit"]
+__all__ = ["CommitLock", "commit"]
+
+# Called with a version number; the context manager it returns holds the lock while that version is published.
+CommitLock = Callable[[int], AbstractContextManager[Any]]
 
 # Retries of one commit share this much time; the first attempt is never cut short.
 _RETRY_BUDGET_SECONDS = 30.0
 _FIRST_SLOT_SECONDS = 0.05
 _MAX_SLOTS = 128
+_DETACHED_ATTEMPTS = 20
 # How many manifests of other writers are read at once.
 _READ_WINDOW = 64
 
@@ -56,6 +63,11 @@ async def commit(
     read_version: int | None,
     properties: Mapping[str, str] | None = None,
     max_retries: int = 20,
+    commit_lock: CommitLock | None = None,
+    detached: bool = False,
+    stable_row_ids: bool = False,
+    naming: NamingScheme = NamingScheme.V2,
+    transaction: Transaction | None = None,
 ) -> Manifest:
     """Commit an operation and return the manifest of the new version.
 
@@ -64,31 +76,55 @@ async def commit(
         operation: what to do.
         read_version: version the operation was computed on; None or 0 creates the table.
         properties: entries stored with the transaction.
-        max_retries: attempts when other writers are faster.
+        max_retries: attempts when other writers are faster; with 0 an overwrite is not moved to a newer
+            version at all.
+        commit_lock: called with the version about to be published; the context manager it returns is held
+            while the manifest is written.
+        detached: make a version outside of the history, found only by its number.
+        stable_row_ids: rows of a new table get stable ids.
+        naming: how a new table names its manifests.
+        transaction: the complete transaction, when its id is known already; ``read_version``, ``operation``
+            and ``properties`` are those of it.
 
     Raises:
         AlreadyExistsError: the table is to be created and exists.
         NotFoundError: ``read_version`` does not exist.
         CommitConflictError: another writer's commit excludes this one, or others were faster every time.
         UnsupportedError: the table needs features that pilum cannot write.
+        InvalidInputError: the operation does not fit the table.
         StoreError: the store failed; when the message says that the status of the commit is unknown, the
             version may or may not have been published.
     """
-    transaction = Transaction(read_version or 0, new_uuid(), operation, dict(properties or {}))
-    if not read_version:
-        return await _create(store, transaction)
+    if transaction is None:
+        transaction = Transaction(read_version or 0, new_uuid(), operation, dict(properties or {}))
+    if not transaction.read_version or isinstance(transaction.operation, Clone):
+        if detached:
+            raise InvalidInputError("the first version of a table cannot be detached")
+        return await _create(store, transaction, commit_lock, stable_row_ids, naming)
+    if detached:
+        return await _commit_detached(store, transaction)
     backoff = _Backoff()
-    seen = read_version
+    history = _History(transaction.read_version)
+    strict = max_retries == 0 and isinstance(transaction.operation, Overwrite)
     for _ in range(max(max_retries, 1)):
-        latest, scheme = await _catch_up(store, transaction, seen)
-        seen = latest.version
-        rebased = await rebase(store, transaction, latest)
-        manifest = build_manifest(latest, rebased.transaction, time.time_ns())
+        await history.catch_up(store, transaction)
+        latest = history.latest
+        if strict and latest.version != transaction.read_version:
+            raise CommitConflictError(
+                f"{store.uri}: version {latest.version} was committed meanwhile, and this overwrite of version "
+                f"{transaction.read_version} is to replace no other",
+                retryable=False,
+            )
+        rebased = await rebase(store, transaction, latest, history.others)
         try:
-            published = await _publish(store, rebased.transaction, manifest, scheme)
+            manifest = build_manifest(latest, rebased.transaction, time.time_ns())
+            published = await _publish(store, rebased.transaction, manifest, history.scheme, commit_lock)
         except _CertainlyNotPublished as failure:
             await _discard(store, rebased.written)
             raise failure.cause from None
+        except InvalidInputError:
+            await _discard(store, rebased.written)
+            raise
         if published:
             await _write_hint(store, manifest.version)
             return manifest
@@ -96,19 +132,26 @@ async def commit(
         if not await backoff.wait():
             break
     raise CommitConflictError(
-        f"{store.uri}: other writers were faster {backoff.attempts} times in a row; the newest version is {seen}",
+        f"{store.uri}: other writers were faster {backoff.attempts} times in a row; the newest version is "
+        f"{history.latest.version}",
         retryable=True,
     )
 
 
-async def _create(store: Store, transaction: Transaction) -> Manifest:
+async def _create(
+    store: Store,
+    transaction: Transaction,
+    lock: CommitLock | None,
+    stable_row_ids: bool,
+    naming: NamingScheme,
+) -> Manifest:
     exists = f"dataset already exists: {store.uri}"
     listing = await find_versions(store)
     if listing.versions:
         raise AlreadyExistsError(exists)
-    manifest = build_manifest(None, transaction, time.time_ns())
+    manifest = build_manifest(None, transaction, time.time_ns(), stable_row_ids=stable_row_ids)
     try:
-        published = await _publish(store, transaction, manifest, NamingScheme.V2)
+        published = await _publish(store, transaction, manifest, naming, lock)
     except _CertainlyNotPublished as failure:
         raise failure.cause from None
     if not published:
@@ -117,42 +160,95 @@ async def _create(store: Store, transaction: Transaction) -> Manifest:
     return manifest
 
 
-async def _catch_up(store: Store, transaction: Transaction, seen: int) -> tuple[Manifest, NamingScheme]:
-    """The newest version, after checking that the transaction stands beside all newer than ``seen``."""
-    versions, scheme, _ = await find_versions(store)
-    if not versions:
-        raise NotFoundError(f"no dataset at {store.uri}: it has no versions")
-    newest = versions[-1]
-    if seen > newest:
-        raise NotFoundError(f"{store.uri} has no version {seen}; the newest is {newest}")
-    if newest == seen:
-        latest = (await load_version(store, newest, scheme)).manifest
-        check_writable(latest.writer_flags, store.uri)
-        return latest, scheme
-    if newest - seen != len(versions) - bisect.bisect_right(versions, seen):
-        raise CommitConflictError(
-            f"{store.uri}: versions after {seen} are gone, so the changes since then cannot be checked; "
-            "run the operation again on the newest version",
-            retryable=True,
+async def _commit_detached(store: Store, transaction: Transaction) -> Manifest:
+    """Publish a version outside of the history (section 4.4), built on the version that was read."""
+    scheme = (await find_versions(store)).scheme
+    if scheme is not NamingScheme.V2:
+        raise InvalidInputError(f"{store.uri}: detached versions need V2 names; migrate the manifests first")
+    base = (await load_version(store, transaction.read_version)).manifest
+    check_writable(base.writer_flags, store.uri)
+    rebased = await rebase(store, transaction, base)
+    for _ in range(_DETACHED_ATTEMPTS):
+        version = secrets.randbits(63) | DETACHED_BIT
+        manifest = build_manifest(base, rebased.transaction, time.time_ns(), version=version)
+        try:
+            if await _publish(store, rebased.transaction, manifest, scheme, None):
+                return manifest
+        except _CertainlyNotPublished as failure:
+            raise failure.cause from None
+    raise CommitConflictError(f"{store.uri}: no free number for a detached version", retryable=True)
+
+
+class _History:
+    """What happened to a table since a version was read.
+
+    Attributes:
+        latest: the newest version; known after `catch_up`.
+        scheme: how its manifests are named.
+        others: operations committed since, oldest first.
+    """
+
+    latest: Manifest
+    scheme: NamingScheme
+
+    def __init__(self, read_version: int) -> None:
+        self._seen = read_version
+        self.others: list[Operation] = []
+
+    async def catch_up(self, store: Store, transaction: Transaction) -> None:
+        """Look for newer versions; check that the transaction stands beside each.
+
+        Raises:
+            CommitConflictError: it does not, or what others did cannot be found out.
+            NotFoundError: the table or the version that was read does not exist.
+            UnsupportedError: the newest version cannot be written to.
+        """
+        versions, self.scheme, _ = await find_versions(store)
+        seen = self._seen
+        if not versions:
+            raise NotFoundError(f"no dataset at {store.uri}: it has no versions")
+        newest = versions[-1]
+        if seen > newest and not seen & DETACHED_BIT:
+            raise NotFoundError(f"{store.uri} has no version {seen}; the newest is {newest}")
+        if seen & DETACHED_BIT:
+            raise InvalidInputError(f"{store.uri}: a detached version is no base for the history")
+        if newest == seen:
+            if not hasattr(self, "latest"):
+                self.latest = (await load_version(store, newest, self.scheme)).manifest
+                check_writable(self.latest.writer_flags, store.uri)
+            return
+        if newest - seen != len(versions) - bisect.bisect_right(versions, seen):
+            raise CommitConflictError(
+                f"{store.uri}: versions after {seen} are gone, so the changes since then cannot be checked; "
+                "run the operation again on the newest version",
+                retryable=True,
+            )
+
+        scheme = self.scheme
+
+        async def load(version: int) -> VersionFile:
+            try:
+                return await load_version(store, version, scheme)
+            except NotFoundError:
+                raise CommitConflictError(
+                    f"{store.uri}: version {version} was just removed, so what it changed cannot be checked; "
+                    "run the operation again on the newest version",
+                    retryable=True,
+                ) from None
+
+        stream = current_runtime().map_ordered(
+            load, range(seen + 1, newest + 1), window=_READ_WINDOW, suspends=store.suspends
         )
-
-    async def load(version: int) -> VersionFile:
-        return await load_version(store, version, scheme)
-
-    stream = current_runtime().map_ordered(
-        load, range(seen + 1, newest + 1), window=_READ_WINDOW, suspends=store.suspends
-    )
-    manifest: Manifest | None = None
-    async with aclosing(stream):
-        async for file in stream:
-            await _check_against(store, transaction, file)
-            manifest = file.manifest
-    assert manifest is not None
-    check_writable(manifest.writer_flags, store.uri)
-    return manifest, scheme
+        async with aclosing(stream):
+            async for file in stream:
+                self.others.append(await _check_against(store, transaction, file))
+                self.latest = file.manifest
+        self._seen = newest
+        check_writable(self.latest.writer_flags, store.uri)
 
 
-async def _check_against(store: Store, transaction: Transaction, file: VersionFile) -> None:
+async def _check_against(store: Store, transaction: Transaction, file: VersionFile) -> Operation:
+    """The operation of a version, which the transaction can follow."""
     version = file.manifest.version
     other = await read_transaction(store, file)
     if other is None:
@@ -173,6 +269,7 @@ async def _check_against(store: Store, transaction: Transaction, file: VersionFi
             f"(this operation was computed on version {transaction.read_version}); {advice}",
             retryable=conflict.retryable,
         )
+    return other.operation
 
 
 class _CertainlyNotPublished(Exception):
@@ -182,7 +279,13 @@ class _CertainlyNotPublished(Exception):
         self.cause = cause
 
 
-async def _publish(store: Store, transaction: Transaction, manifest: Manifest, scheme: NamingScheme) -> bool:
+async def _publish(
+    store: Store,
+    transaction: Transaction,
+    manifest: Manifest,
+    scheme: NamingScheme,
+    lock: CommitLock | None,
+) -> bool:
     """Write transaction and manifest; False when another writer owns the version."""
     encoded = encode_transaction(transaction)
     transaction_path = f"{TRANSACTIONS}/{transaction.file_name}"
@@ -194,9 +297,13 @@ async def _publish(store: Store, transaction: Transaction, manifest: Manifest, s
             raise _CertainlyNotPublished(error) from error
     path = manifest_path(manifest.version, scheme)
     data = serialize_manifest_file(manifest, encoded)
-    failure: Exception | None = None
+    failure: Exception
     try:
-        await store.put(path, data, if_absent=True)
+        # The lock may be all that keeps two writers apart where a store cannot put only if absent.
+        with contextlib.nullcontext() if lock is None else lock(manifest.version):
+            if lock is not None and await _exists(store, path):
+                raise AlreadyExistsError(f"{store.uri}/{path} exists already")
+            await store.put(path, data, if_absent=True)
         return True
     except Exception as error:
         # A lost response looks like a failure, or like somebody else's success on the second try.
@@ -209,6 +316,14 @@ async def _publish(store: Store, transaction: Transaction, manifest: Manifest, s
     if isinstance(failure, AlreadyExistsError):
         return False
     raise _CertainlyNotPublished(failure)
+
+
+async def _exists(store: Store, path: str) -> bool:
+    try:
+        await store.head(path)
+    except NotFoundError:
+        return False
+    return True
 
 
 async def _is_ours(

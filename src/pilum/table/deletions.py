@@ -11,16 +11,18 @@ fragment and supersedes the one before.  Two forms on disk, named by the manifes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
+from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.io import Store
-from pilum.table.model import ARROW_ARRAY, BITMAP, DeletionFile, Fragment
-from pilum.table.naming import deletion_file_path, new_deletion_id
+from pilum.table.locations import locate, open_location
+from pilum.table.model import ARROW_ARRAY, BITMAP, BasePath, DeletionFile, Fragment
+from pilum.table.naming import DELETIONS, deletion_file_path, new_deletion_id
 from pilum.table.roaring import decode_roaring, encode_roaring
 
 __all__ = ["decode_deletions", "deletion_path", "encode_deletions", "read_deletions", "write_deletions"]
@@ -41,19 +43,23 @@ def deletion_path(fragment_id: int, file: DeletionFile) -> str:
     return deletion_file_path(fragment_id, file.read_version, file.id, _SUFFIX[file.file_type])
 
 
-async def read_deletions(store: Store, fragment: Fragment) -> Offsets:
+async def read_deletions(store: Store, fragment: Fragment, *, bases: Sequence[BasePath] = ()) -> Offsets:
     """The deleted offsets of a fragment, ascending; empty when there are none.
 
+    Args:
+        store: the table's store.
+        fragment: whose deletions.
+        bases: base paths of the manifest, for files that lie in one of them.
+
     Raises:
-        CorruptFileError: the file contradicts the format or the manifest.
-        UnsupportedError: the file lies in another base path.
+        CorruptFileError: the file contradicts the format or the manifest, or the base is not known.
     """
     file = fragment.deletion_file
     if file is None:
         return _NONE
     path = deletion_path(fragment.id, file)
     if file.base_id is not None:
-        raise UnsupportedError(f"deletion file {path} lies in base path {file.base_id}: not supported yet")
+        store = open_location(store, locate(store.uri, bases, file.base_id, DELETIONS, path).uri)
     data = await store.get_all(path, who="deletions")
     offsets = decode_deletions(data, file.file_type, f"{store.uri}/{path}")
     _check(offsets, fragment, f"{store.uri}/{path}")

@@ -18,7 +18,13 @@ from pilum.errors import CorruptFileError
 from pilum.table.codec import decode_indices, decode_manifest, encode_indices, encode_manifest, split_manifest
 from pilum.table.model import IndexMetadata, Manifest
 
-__all__ = ["MAX_INLINE_TRANSACTION", "ManifestFile", "parse_manifest_file", "serialize_manifest_file"]
+__all__ = [
+    "MAX_INLINE_TRANSACTION",
+    "ManifestFile",
+    "manifest_section",
+    "parse_manifest_file",
+    "serialize_manifest_file",
+]
 
 MAGIC = b"LANC"
 MAX_INLINE_TRANSACTION = 20 << 20
@@ -69,6 +75,31 @@ def parse_manifest_file(data: bytes, where: str) -> ManifestFile:
     if parts.transaction_section is not None:
         transaction = _section(data, parts.transaction_section, offset, "inline transaction", where)
     return ManifestFile(decode_manifest(parts, indices, where), transaction)
+
+
+def manifest_section(tail: bytes, skipped: int, where: str) -> bytes | int:
+    """The manifest message in the end of a manifest file.
+
+    Args:
+        tail: the last bytes of the file.
+        skipped: how many bytes come before them.
+        where: path of the file, for messages.
+
+    Returns:
+        The encoded message, or the offset from which bytes are missing.
+
+    Raises:
+        CorruptFileError: the bytes contradict the format.
+    """
+    body = len(tail) - _FOOTER.size
+    if body < 0:
+        raise CorruptFileError(f"{where}: {len(tail)} bytes are too few for a manifest (its footer has 16)")
+    offset, _, _, magic = _FOOTER.unpack_from(tail, body)
+    if magic != MAGIC:
+        raise CorruptFileError(f"{where}: not a manifest, it ends in {magic!r} instead of {MAGIC!r}")
+    if 0 <= offset < skipped:
+        return int(offset)
+    return _section(tail, offset - skipped, body, "manifest", where)
 
 
 def _section(data: bytes, offset: int, limit: int, what: str, where: str) -> bytes:

@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
-from pilum.errors import CorruptFileError, UnsupportedError
+from pilum.errors import CorruptFileError
 from pilum.proto import table_pb2 as pb
-from pilum.schema import Schema
-from pilum.table.codec import decode_base_path, encode_base_path
-from pilum.table.fragment_codec import decode_fragment, encode_fragment, named
-from pilum.table.model import Fragment
+from pilum.table.fragment_codec import named
 from pilum.table.naming import transaction_file_name
-from pilum.table.operations import UNKNOWN, Append, Delete, Opaque, Operation, Overwrite, Restore
+from pilum.table.operation_codec import decode_operation, encode_operation
+from pilum.table.operations import Opaque, Operation
 
 __all__ = ["Transaction", "decode_transaction", "encode_transaction", "new_uuid"]
 
@@ -66,30 +64,9 @@ def encode_transaction(transaction: Transaction) -> bytes:
     message.tag = transaction.tag
     message.ClearField("transaction_properties")
     message.transaction_properties.update(transaction.properties)
-    if isinstance(operation, Append):
-        message.append.SetInParent()
-        message.append.fragments.extend(_messages(operation.fragments))
-    elif isinstance(operation, Delete):
-        message.delete.SetInParent()
-        message.delete.updated_fragments.extend(_messages(operation.updated_fragments))
-        message.delete.deleted_fragment_ids.extend(operation.deleted_fragment_ids)
-        message.delete.predicate = operation.predicate
-    elif isinstance(operation, Overwrite):
-        message.overwrite.SetInParent()
-        message.overwrite.fragments.extend(_messages(operation.fragments))
-        message.overwrite.schema.extend(operation.schema.to_proto())
-        message.overwrite.config_upsert_values.update(operation.config_upserts)
-        message.overwrite.initial_bases.extend([encode_base_path(base) for base in operation.initial_bases])
-    elif isinstance(operation, Restore):
-        message.restore.SetInParent()
-        message.restore.version = operation.version
-    elif not isinstance(operation, Opaque):
-        raise UnsupportedError(f"a {type(operation).__name__} operation cannot be stored")
+    if not isinstance(operation, Opaque):
+        encode_operation(operation, message)
     return message.SerializeToString()
-
-
-def _messages(fragments: tuple[Fragment, ...]) -> list[pb.DataFragment]:
-    return [pb.DataFragment.FromString(encode_fragment(fragment)) for fragment in fragments]
 
 
 def decode_transaction(data: bytes, where: str) -> Transaction:
@@ -103,7 +80,7 @@ def decode_transaction(data: bytes, where: str) -> Transaction:
         return Transaction(
             read_version=message.read_version,
             uuid=message.uuid,
-            operation=_decode_operation(message, data),
+            operation=decode_operation(message, data),
             properties=dict(message.transaction_properties),
             tag=message.tag,
         )
@@ -111,34 +88,3 @@ def decode_transaction(data: bytes, where: str) -> Transaction:
         raise CorruptFileError(f"{where}: the transaction cannot be decoded: {error}") from error
     except CorruptFileError as error:
         raise named(error, where) from error
-
-
-def _decode_operation(message: pb.Transaction, data: bytes) -> Operation:
-    kind = message.WhichOneof("operation")
-    if kind == "append":
-        return Append(_fragments(message.append.fragments))
-    if kind == "delete":
-        delete = message.delete
-        return Delete(
-            _fragments(delete.updated_fragments), tuple(delete.deleted_fragment_ids), delete.predicate
-        )
-    if kind == "overwrite":
-        overwrite = message.overwrite
-        try:
-            schema = Schema.from_proto(overwrite.schema)
-        except UnsupportedError:
-            return Opaque(kind, data)
-        return Overwrite(
-            _fragments(overwrite.fragments),
-            schema,
-            None,
-            dict(overwrite.config_upsert_values),
-            tuple([decode_base_path(base) for base in overwrite.initial_bases]),
-        )
-    if kind == "restore":
-        return Restore(message.restore.version)
-    return Opaque(kind or UNKNOWN, data)
-
-
-def _fragments(messages: object) -> tuple[Fragment, ...]:
-    return tuple([decode_fragment(message) for message in messages])  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pilum.errors import CorruptFileError, NotFoundError
 from pilum.io import Store
+from pilum.table.legacy import has_trusted_counts, with_counts
 from pilum.table.manifest_file import ManifestFile, parse_manifest_file
 from pilum.table.model import Manifest
 from pilum.table.naming import (
@@ -115,7 +116,10 @@ async def load_version(store: Store, version: int, scheme: NamingScheme | None =
             raise CorruptFileError(
                 f"{where} is named version {version} but holds version {parsed.manifest.version}"
             )
-        return VersionFile(parsed.manifest, parsed.transaction, path)
+        manifest = parsed.manifest
+        if not has_trusted_counts(manifest):
+            manifest = await with_counts(store, manifest)
+        return VersionFile(manifest, parsed.transaction, path)
     raise NotFoundError(f"{store.uri} has no version {version}")
 
 

@@ -1,0 +1,82 @@
+"""A folder of a store as a store of its own: branches live inside the folder of their table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pilum.io import Bytes, LocalStore, ObjectInfo, ObjectWriter, Range, Store
+from pilum.io.store import Infos, Pieces
+
+__all__ = ["FolderStore", "folder_of"]
+
+
+def folder_of(store: Store, folder: str) -> Store:
+    """The store whose root is a folder of another one; ``""`` is the store itself."""
+    folder = folder.strip("/")
+    if not folder:
+        return store
+    if isinstance(store, FolderStore):
+        return folder_of(store.parent, f"{store.folder}/{folder}")
+    if isinstance(store, LocalStore):
+        return LocalStore(f"{store.uri}/{folder}")
+    return FolderStore(store, folder)
+
+
+class FolderStore(Store):
+    """The objects of a store whose keys begin with a folder; requests are made and counted by that store.
+
+    Args:
+        parent: the store.
+        folder: without a slash at either end.
+    """
+
+    def __init__(self, parent: Store, folder: str) -> None:
+        super().__init__(f"{parent.uri}/{folder}")
+        self.parent = parent
+        self.folder = folder
+        self.suspends = parent.suspends
+        self.io_parallelism = parent.io_parallelism
+        self.block_size = parent.block_size
+        self.stats = parent.stats
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FolderStore, (self.parent, self.folder)
+
+    def _key(self, path: str) -> str:
+        return f"{self.folder}/{path}" if path else self.folder
+
+    def _own(self, info: ObjectInfo) -> ObjectInfo:
+        return info._replace(path=info.path.removeprefix(self.folder + "/"))
+
+    async def get(self, path: str, start: int, end: int, *, who: str = "") -> Bytes:
+        return await self.parent.get(self._key(path), start, end, who=who)
+
+    async def get_ranges(self, path: str, ranges: Sequence[Range], *, who: str = "") -> Pieces:
+        return await self.parent.get_ranges(self._key(path), ranges, who=who)
+
+    async def get_all(self, path: str, *, who: str = "") -> Bytes:
+        return await self.parent.get_all(self._key(path), who=who)
+
+    async def get_tail(
+        self, path: str, nbytes: int, *, size: int | None = None, who: str = ""
+    ) -> tuple[Bytes, int]:
+        return await self.parent.get_tail(self._key(path), nbytes, size=size, who=who)
+
+    async def head(self, path: str) -> ObjectInfo:
+        return self._own(await self.parent.head(self._key(path)))
+
+    async def modified(self, path: str) -> float | None:
+        return await self.parent.modified(self._key(path))
+
+    async def list(self, prefix: str) -> Infos:
+        return [self._own(info) for info in await self.parent.list(self._key(prefix))]
+
+    async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
+        await self.parent.put(self._key(path), data, if_absent=if_absent)
+
+    async def delete(self, path: str) -> None:
+        await self.parent.delete(self._key(path))
+
+    async def create(self, path: str) -> ObjectWriter:
+        return await self.parent.create(self._key(path))

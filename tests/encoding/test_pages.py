@@ -214,10 +214,10 @@ def test_lists_with_few_values_do_not_overflow_a_chunk(version: tuple[int, int])
     [
         (encodings_pb2.PageLayout(), V22, CorruptFileError, "names no layout"),
         (
-            encodings_pb2.PageLayout(blob_layout=encodings_pb2.BlobLayout()),
+            encodings_pb2.PageLayout(blob_layout=encodings_pb2.BlobLayout(layers=[1])),
             V22,
-            UnsupportedError,
-            "layout blob is not",
+            CorruptFileError,
+            "without an inner page",
         ),
         (
             encodings_pb2.PageLayout(sparse_layout=encodings_pb2.SparseLayout()),

@@ -18,9 +18,8 @@ from tests.file.files import assert_same, drive, expectation, golden_case_files,
 
 pytestmark = pytest.mark.golden
 
-NOT_YET: dict[str, str] = {
-    **dict.fromkeys(("blob_2_1", "blob_2_2"), "blob layout"),
-}
+
+NOT_YET: dict[str, str] = {}
 
 CASES = [
     pytest.param(

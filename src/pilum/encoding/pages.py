@@ -40,8 +40,9 @@ LAYOUTS: dict[str, str] = {
     "mini_block_layout": "miniblock",
     "full_zip_layout": "fullzip",
     "constant_layout": "constant",
+    "blob_layout": "blob",
 }
-_MISSING = {"blob_layout": "blob", "sparse_layout": "sparse"}  # known, not built
+_MISSING = {"sparse_layout": "sparse"}  # known, not built
 
 _LONG_VALUE = 256  # bytes; pages with longer values are written as full-zip
 _LONGEST_IN_2_1 = 8192  # bytes; a 2.1 chunk holds 32 KiB and at least two values
@@ -66,7 +67,7 @@ def open_page(source: PageSource, version: tuple[int, int]) -> PageDecoder:
 
     Raises:
         CorruptFileError: the layout contradicts itself, the buffers or the version.
-        UnsupportedError: blob and sparse layouts, unknown codecs.
+        UnsupportedError: sparse layouts, unknown codecs.
     """
     name = source.layout.WhichOneof("layout")
     if name is None:

@@ -36,10 +36,13 @@ from pilum.encoding.page import LeafRows, Levels
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.schema.field import Field
 
-__all__ = ["assemble", "merge", "row_factors", "shred", "size_of", "slice_rows"]
+__all__ = ["assemble", "cut_to_budget", "merge", "row_factors", "shred", "size_of", "slice_rows"]
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Ints: TypeAlias = npt.NDArray[np.int64]
+
+_LEVEL_BITS = 131072  # bits of levels of a page with entries that own no value
+_MAX_LEVELS = 65535
 
 
 # --------------------------------------------------------------------------- shredding
@@ -355,6 +358,28 @@ def slice_rows(rows: LeafRows, start: int, count: int) -> LeafRows:
         if not definition.any():
             definition = None
     return LeafRows(slice_block(rows.block, low, number), rep, definition, rows.layers, count)
+
+
+def cut_to_budget(rows: LeafRows) -> list[LeafRows]:
+    """The rows in parts whose levels do not exceed the budget of a page (5.5), cut between rows.
+
+    Only rows with entries that own no value need it: chunks hold a bounded number of values, and so many entries.
+    A part of one row may be larger.
+    """
+    rep = rows.rep
+    if rep is None or len(rep) == rows.block.count:
+        return [rows]
+    bits = levels.max_rep(rows.layers).bit_length() + levels.max_def(rows.layers).bit_length()
+    budget = min(_LEVEL_BITS // bits, _MAX_LEVELS)
+    if len(rep) <= budget:
+        return [rows]
+    begins = np.append(levels.row_starts(rep, rows.layers), len(rep))
+    parts, at = [], 0
+    while at < rows.num_rows:
+        stop = max(at + 1, int(np.searchsorted(begins, begins[at] + budget, "right")) - 1)
+        parts.append(slice_rows(rows, at, stop - at))
+        at = stop
+    return parts
 
 
 def size_of(rows: LeafRows) -> int:

@@ -98,6 +98,12 @@ def test_cutting_and_masking(ids: list[int], data: st.DataObject) -> None:
     assert halves == sequence
 
 
+@pytest.mark.parametrize("ids", [[2**64 - 1], [2**64 - 1, 0], [0, 2**64 - 1, 1], [2**64 - 2, 2**64 - 1]])
+def test_the_largest_id(ids: list[int]) -> None:
+    sequence = RowIdSequence.of_array(ids)
+    assert decode_row_ids(encode_row_ids(sequence), "t").to_array().tolist() == ids
+
+
 def test_every_kind_of_segment_is_written() -> None:
     def kinds(ids: Any) -> list[Any]:
         message = pb.RowIdSequence.FromString(encode_row_ids(RowIdSequence.of_array(ids)))

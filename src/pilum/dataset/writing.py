@@ -45,7 +45,7 @@ __all__ = ["WriteOptions", "write"]
 _RESERVED = frozenset(
     {"_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"}
 )
-_VERSIONS: Mapping[str, tuple[int, int]] = {"stable": (2, 2), "2.2": (2, 2), "2.1": (2, 1)}
+_VERSIONS: Mapping[str, tuple[int, int]] = {"stable": (2, 2), "2.2": (2, 2), "2.1": (2, 1), "2.0": (2, 0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class WriteOptions:
         version = self.data_storage_version
         if version is not None and version not in _VERSIONS:
             known = ", ".join(_VERSIONS)
-            if version in ("next", "2.3", "2.0", "legacy", "0.1"):
+            if version in ("next", "2.3", "legacy", "0.1"):
                 raise UnsupportedError(
                     f"data_storage_version {version!r} cannot be written; use one of {known}"
                 )
@@ -155,8 +155,10 @@ async def _current(store: Store) -> Manifest | None:
 def _append_version(current: Manifest, options: WriteOptions) -> tuple[int, int]:
     wanted = options.data_storage_version
     if current.data_version not in _VERSIONS.values():
+        version = ".".join(map(str, current.data_version))
         raise UnsupportedError(
-            f"cannot append to a dataset of file version {'.'.join(map(str, current.data_version))} yet"
+            f"cannot append to a dataset of file version {version}, which is not written any more; rewrite the "
+            "dataset first: write_dataset(dataset, uri, mode='overwrite', data_storage_version='stable')"
         )
     if wanted is not None and _VERSIONS[wanted] != current.data_version:
         raise InvalidInputError(

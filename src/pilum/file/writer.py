@@ -160,15 +160,21 @@ class FileWriter:
             store: where it goes.
             path: its key.
             schema: the columns, with the ids they have in the dataset.
-            version: (2, 1) or (2, 2).
+            version: (2, 0), (2, 1) or (2, 2).
             page_bytes: raw bytes that fill a page of one column.
 
         Raises:
             UnsupportedError: the version cannot be written, or a type cannot be written in it.
             InvalidInputError: field metadata asks for what the type of the field does not allow.
         """
+        if version == (2, 0):
+            from pilum.file.writer_v2_0 import FileWriter20
+
+            return await FileWriter20.create(store, path, schema, page_bytes=page_bytes)
         if version not in WRITABLE_VERSIONS:
-            raise UnsupportedError(f"file format {version[0]}.{version[1]} cannot be written; use 2.1 or 2.2")
+            raise UnsupportedError(
+                f"file format {version[0]}.{version[1]} cannot be written; use 2.0, 2.1 or 2.2"
+            )
         check_storable(schema, version)
         return cls(await store.create(path), path, schema, version, page_bytes)
 
@@ -183,15 +189,7 @@ class FileWriter:
         Raises:
             InvalidInputError: other columns than the schema's.
         """
-        if batch.num_columns != len(self._fields):
-            raise InvalidInputError(
-                f"{self.path}: {batch.num_columns} columns written, {len(self._fields)} expected"
-            )
-        for column, top in zip(batch.columns, self._fields, strict=True):
-            if not accepts(top, column.type):
-                raise InvalidInputError(
-                    f"column {top.name!r} is {column.type}, the file has {top.arrow_type}"
-                )
+        self._check_columns(batch)
         self.num_rows += batch.num_rows
         due: list[_Due] = []
         for column, top, leaves in zip(batch.columns, self._fields, self._leaves, strict=True):
@@ -205,6 +203,17 @@ class FileWriter:
                     if leaf.nbytes >= self._page_bytes:
                         due += _pages_of(leaf)
         await self._append(due)
+
+    def _check_columns(self, batch: pa.RecordBatch) -> None:
+        if batch.num_columns != len(self._fields):
+            raise InvalidInputError(
+                f"{self.path}: {batch.num_columns} columns written, {len(self._fields)} expected"
+            )
+        for column, top in zip(batch.columns, self._fields, strict=True):
+            if not accepts(top, column.type):
+                raise InvalidInputError(
+                    f"column {top.name!r} is {column.type}, the file has {top.arrow_type}"
+                )
 
     def _pieces(self, column: pa.Array) -> list[pa.Array]:
         """The column in slices of about one page, so that no page is much larger than that."""

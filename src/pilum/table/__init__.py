@@ -9,6 +9,8 @@ A table is a folder in which every version is one immutable manifest.  This room
 from pilum.table.cloning import deep_clone, shallow_clone
 from pilum.table.commit import CommitLock, commit
 from pilum.table.deletions import read_deletions, write_deletions
+from pilum.table.file_lists import FileInfo, all_files, tracked_files
+from pilum.table.files import TrackedFile, files_of
 from pilum.table.folder_store import FolderStore, folder_of
 from pilum.table.history import (
     VersionInfo,
@@ -21,6 +23,12 @@ from pilum.table.history import (
 from pilum.table.indices import covered_fragments, index_details, index_files, is_system_index, new_index
 from pilum.table.lineage import created_versions, fragment_row_ids, updated_versions
 from pilum.table.locations import Location, data_file_location, index_location, open_location
+from pilum.table.maintenance import (
+    CleanupResult,
+    auto_cleanup,
+    cleanup,
+    parse_duration,
+)
 from pilum.table.model import (
     BasePath,
     DataFile,
@@ -78,6 +86,7 @@ from pilum.table.refs import Branch, Tag
 from pilum.table.row_id_index import RowIdIndex, build_row_id_index, load_row_id_index, read_row_ids
 from pilum.table.row_ids import RowIdSequence, decode_row_ids, encode_row_ids
 from pilum.table.transaction import Transaction
+from pilum.table.validation import find_problems, validate
 from pilum.table.versions import (
     VersionFile,
     find_versions,
@@ -94,6 +103,7 @@ __all__ = [
     "Append",
     "BasePath",
     "Branch",
+    "CleanupResult",
     "Clone",
     "CommitLock",
     "CreateIndex",
@@ -102,6 +112,7 @@ __all__ = [
     "DataReplacement",
     "Delete",
     "DeletionFile",
+    "FileInfo",
     "FolderStore",
     "Fragment",
     "IndexMetadata",
@@ -124,6 +135,7 @@ __all__ = [
     "RowIdIndex",
     "RowIdSequence",
     "Tag",
+    "TrackedFile",
     "Transaction",
     "Update",
     "UpdateBases",
@@ -133,8 +145,11 @@ __all__ = [
     "VersionFile",
     "VersionInfo",
     "WriterVersion",
+    "all_files",
+    "auto_cleanup",
     "branch_store",
     "build_row_id_index",
+    "cleanup",
     "commit",
     "covered_fragments",
     "create_branch",
@@ -148,6 +163,8 @@ __all__ = [
     "delete_tag",
     "describe_versions",
     "encode_row_ids",
+    "files_of",
+    "find_problems",
     "find_versions",
     "folder_of",
     "fragment_row_ids",
@@ -169,6 +186,7 @@ __all__ = [
     "migrate_names_to_v2",
     "new_index",
     "open_location",
+    "parse_duration",
     "read_deletions",
     "read_row_ids",
     "read_transaction",
@@ -176,8 +194,10 @@ __all__ = [
     "resolve",
     "shallow_clone",
     "summarize",
+    "tracked_files",
     "update_tag",
     "updated_versions",
+    "validate",
     "version_at",
     "write_deletions",
 ]

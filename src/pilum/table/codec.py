@@ -198,12 +198,23 @@ def _data_version(message: pb.Manifest, encoded: list[bytes], where: str) -> tup
     if message.HasField("data_format"):
         if message.data_format.file_format != "lance":
             raise CorruptFileError(f"{where}: unknown data file format {message.data_format.file_format!r}")
-        return parse_data_version(message.data_format.version, where)
+        version = parse_data_version(message.data_format.version, where)
+        return _corrected(version, encoded) if version == (0, 1) else version
     # Tables older than the field: any data file tells, an empty one is told by a flag.
     for one in encoded:
         for file in pb.DataFragment.FromString(one).files:
             return file_format_version((file.file_major_version, file.file_minor_version))
     return (2, 0) if message.writer_feature_flags & flags.V2_FORMAT else (0, 1)
+
+
+def _corrected(version: tuple[int, int], encoded: list[bytes]) -> tuple[int, int]:
+    """Release 0.16 could name a table of 2.0 files 0.1; what all files agree on is what the table is."""
+    found = {
+        file_format_version((file.file_major_version, file.file_minor_version))
+        for one in encoded
+        for file in pb.DataFragment.FromString(one).files
+    }
+    return (2, 0) if found == {(2, 0)} else version
 
 
 def _decode_writer(message: pb.Manifest) -> WriterVersion | None:

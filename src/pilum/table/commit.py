@@ -11,11 +11,9 @@ that nobody refers to.
 
 from __future__ import annotations
 
-import asyncio
 import bisect
 import contextlib
 import os
-import random
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +28,7 @@ from pilum.errors import (
     PilumError,
     StoreError,
 )
-from pilum.io import InlineRuntime, LocalStore, Store, current_runtime
+from pilum.io import LocalStore, Store, current_runtime
 from pilum.table.build import build_manifest
 from pilum.table.conflicts import conflict_between
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
@@ -41,16 +39,13 @@ from pilum.table.operations import Clone, Operation, Overwrite
 from pilum.table.rebase import rebase
 from pilum.table.transaction import Transaction, encode_transaction, new_uuid
 from pilum.table.versions import VersionFile, find_versions, load_version, read_transaction
+from pilum.table.waiting import Backoff
 
 __all__ = ["CommitLock", "commit"]
 
 # Called with a version number; the context manager it returns holds the lock while that version is published.
 CommitLock = Callable[[int], AbstractContextManager[Any]]
 
-# Retries of one commit share this much time; the first attempt is never cut short.
-_RETRY_BUDGET_SECONDS = 30.0
-_FIRST_SLOT_SECONDS = 0.05
-_MAX_SLOTS = 128
 _DETACHED_ATTEMPTS = 20
 # How many manifests of other writers are read at once.
 _READ_WINDOW = 64
@@ -68,6 +63,7 @@ async def commit(
     stable_row_ids: bool = False,
     naming: NamingScheme = NamingScheme.V2,
     transaction: Transaction | None = None,
+    auto_cleanup: bool = True,
 ) -> Manifest:
     """Commit an operation and return the manifest of the new version.
 
@@ -85,6 +81,7 @@ async def commit(
         naming: how a new table names its manifests.
         transaction: the complete transaction, when its id is known already; ``read_version``, ``operation``
             and ``properties`` are those of it.
+        auto_cleanup: do the cleanup that the config of the table asks for; it fails silently.
 
     Raises:
         AlreadyExistsError: the table is to be created and exists.
@@ -103,7 +100,7 @@ async def commit(
         return await _create(store, transaction, commit_lock, stable_row_ids, naming)
     if detached:
         return await _commit_detached(store, transaction)
-    backoff = _Backoff()
+    backoff = Backoff()
     history = _History(transaction.read_version)
     strict = max_retries == 0 and isinstance(transaction.operation, Overwrite)
     for _ in range(max(max_retries, 1)):
@@ -127,6 +124,8 @@ async def commit(
             raise
         if published:
             await _write_hint(store, manifest.version)
+            if auto_cleanup:
+                await _clean_up(store, manifest)
             return manifest
         await _discard(store, rebased.written)
         if not await backoff.wait():
@@ -363,34 +362,14 @@ async def _write_hint(store: Store, version: int) -> None:
             await store.put(VERSION_HINT, b'{"version":%d}' % version)
 
 
+async def _clean_up(store: Store, manifest: Manifest) -> None:
+    """The cleanup that the config asks for; the commit stands whatever becomes of it."""
+    if "lance.auto_cleanup.interval" in manifest.config:
+        from pilum.table.maintenance import auto_cleanup  # which looks at branches, whose module commits
+
+        with contextlib.suppress(PilumError, OSError):
+            await auto_cleanup(store, manifest)
+
+
 def _hint_enabled() -> bool:
     return os.environ.get("LANCE_USE_VERSION_HINT", "").lower() not in ("0", "false", "off")
-
-
-class _Backoff:
-    """Random pauses between attempts, growing with their number (section 7.2).
-
-    A slot is a little longer than the first attempt took; attempt k waits for one of min(4 * 2^k, 128) slots.
-    """
-
-    def __init__(self) -> None:
-        self.attempts = 0
-        self._started = time.monotonic()
-        self._slot = _FIRST_SLOT_SECONDS
-
-    async def wait(self) -> bool:
-        """Pause before the next attempt; False when the time for retries is used up."""
-        elapsed = time.monotonic() - self._started
-        if self.attempts == 0:
-            self._slot = 1.1 * elapsed
-        slots = min(4 << self.attempts, _MAX_SLOTS)
-        self.attempts += 1
-        pause = self._slot * random.randrange(slots)
-        if elapsed + pause > _RETRY_BUDGET_SECONDS:
-            return False
-        if isinstance(current_runtime(), InlineRuntime):
-            # Nothing else runs on this thread, and awaiting would need a loop.
-            time.sleep(pause)  # noqa: ASYNC251
-        else:
-            await asyncio.sleep(pause)
-        return True

@@ -275,18 +275,21 @@ def _decode_array(array: pb.EncodedU64Array, where: str) -> U64:
 def encode_row_ids(sequence: RowIdSequence) -> bytes:
     """Encode a sequence: as ranges where that is shortest, else as one segment of the smallest kind."""
     message = pb.RowIdSequence()
-    runs = len(sequence.starts)
+    runs, count = len(sequence.starts), len(sequence)
+    last = sequence.starts + (sequence.lengths.astype(np.uint64) - _ONE)
+    if runs and int(last.max()) == _MAX_U64:
+        # The end of a range is exclusive, so no range holds the largest id.
+        _encode_array(message.segments.add().array, sequence.to_array())
+        return message.SerializeToString()
     if runs <= 1:
         start = int(sequence.starts[0]) if runs else 0
-        _encode_range(message.segments.add(), start, start + len(sequence))
+        _encode_range(message.segments.add(), start, start + count)
         return message.SerializeToString()
-    ends = sequence.starts + sequence.lengths.astype(np.uint64)
-    ascending = bool(np.all(ends[:-1] <= sequence.starts[1:]))
-    count = len(sequence)
-    first, end = int(sequence.starts[0]), int(sequence.starts[-1]) + int(sequence.lengths[-1])
+    ends = last + _ONE
+    first, end = int(sequence.starts[0]), int(ends[-1])
     slots = end - first
     sizes: dict[str, int] = {"array": 24 + 8 * count}
-    if ascending and end <= _MAX_U64:
+    if bool(np.all(last[:-1] < sequence.starts[1:])):
         sizes = {
             "range_with_holes": 24 + 4 * (slots - count),
             "range_with_bitmap": 24 + (slots + 7) // 8,
@@ -316,7 +319,7 @@ def encode_row_ids(sequence: RowIdSequence) -> bytes:
 def _encode_range(segment: pb.U64Segment, start: int, end: int) -> None:
     # Also when both ends are 0: the range must be there as a set member of its one-of.
     segment.range.SetInParent()
-    segment.range.start, segment.range.end = start, min(end, _MAX_U64)
+    segment.range.start, segment.range.end = start, end
 
 
 def _encode_array(array: pb.EncodedU64Array, values: U64) -> None:

@@ -60,7 +60,10 @@ class Opaque(Operation):
 
 def number_fragments(manifest: Manifest, added: Iterable[Fragment]) -> tuple[Fragment, ...]:
     """Give the next ids of the table to fragments without one (0); ids are never used twice."""
-    next_id = 0 if manifest.max_fragment_id is None else manifest.max_fragment_id + 1
+    highest = manifest.max_fragment_id
+    if highest is None:  # old releases left a highest id of 0 out
+        highest = max((fragment.id for fragment in manifest.fragments), default=-1)
+    next_id = highest + 1
     numbered = []
     for fragment in added:
         if fragment.id == 0:

@@ -1,0 +1,178 @@
+"""Tables whose data files are of format 2.0 or 0.1: golden content, ranges, rows, filters; appending and rewriting."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+import pilum
+from pilum.errors import CorruptFileError, InvalidInputError, NotFoundError, UnsupportedError
+from tests.file.files import assert_same
+from tests.support import GOLDEN, expected_table
+
+TABLES = [path for path in sorted(GOLDEN.glob("legacy/*.lance")) if path.is_dir()]
+BLOBS = {"v20_blob", "h24_blob"}
+
+
+def expectation(path: Path) -> pa.Table:
+    if path.stem not in BLOBS:
+        return expected_table(path.with_suffix(".arrow"))
+    # The reference returns descriptors by default; pilum reads the bytes.
+    table, found = (
+        expected_table(path.with_suffix(".arrow")),
+        expected_table(path.with_suffix(".bytes.arrow")),
+    )
+    return pa.table(
+        {name: found[name] if name in found.column_names else table[name] for name in table.column_names}
+    )
+
+
+def check(found: pa.Table, expected: pa.Table, where: str = "") -> None:
+    assert found.num_rows == expected.num_rows, where
+    assert found.column_names == expected.column_names
+    for name in expected.column_names:
+        assert_same(found[name], expected[name], f"{name} {where}")
+
+
+def writable(path: Path, folder: Path) -> str:
+    """A copy of a golden table that may be changed."""
+    copy = folder / path.name
+    shutil.copytree(path, copy, copy_function=shutil.copyfile)
+    for one in [copy, *copy.rglob("*")]:
+        one.chmod(0o755 if one.is_dir() else 0o644)
+    return str(copy)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_content_ranges_and_rows(path: Path) -> None:
+    expected = expectation(path)
+    dataset = pilum.dataset(path)
+    assert dataset.count_rows() == expected.num_rows
+    check(dataset.to_table(), expected)
+    rng = random.Random(path.stem)
+    rows = expected.num_rows
+    for _ in range(8 if rows else 0):
+        low = rng.randrange(rows)
+        size = rng.randrange(1, rows - low + 1)
+        check(dataset.to_table(offset=low, limit=size), expected.slice(low, size), f"{low}+{size}")
+        picked = [rng.randrange(rows) for _ in range(rng.choice([1, 4, 30]))]
+        if path.stem == "h00_0.16_wrong_version_no_fix":
+            with pytest.raises(CorruptFileError, match="same id"):
+                dataset.take(picked)
+            continue
+        check(dataset.take(picked), expected.take(picked), f"{picked}")
+    names = rng.sample(expected.column_names, min(2, len(expected.column_names)))
+    check(dataset.to_table(columns=names), expected.select(names))
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_filters(path: Path) -> None:
+    expected = expectation(path)
+    dataset = pilum.dataset(path)
+    for field in expected.schema:
+        column = expected[field.name]
+        kind = field.type
+        if pa.types.is_integer(kind) and len(column):
+            middle = pc.max(column).as_py()
+            middle = 0 if middle is None else middle // 2
+            mask = pc.greater(column, pa.scalar(middle, kind))
+            check(dataset.to_table(filter=f"`{field.name}` > {middle}"), expected.filter(mask), field.name)
+        elif pa.types.is_string(kind):
+            check(dataset.to_table(filter=f"`{field.name}` is null"), expected.filter(pc.is_null(column)))
+            check(
+                dataset.to_table(filter=f"`{field.name}` is not null"), expected.filter(pc.is_valid(column))
+            )
+
+
+@pytest.mark.golden
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    "stem",
+    ["v20_primitives", "v20_strings", "v20_lists", "v20_dict", "v20_fsl", "v20_blob", "v20_packed", "v20_evolved",
+     "h18_mixed", "h24_mixed", "h00_0.15_v2_with_files", "h00_0.16_wrong_version_can_fix",
+     "h00_1.0.1_list_struct_reorder"],
+)  # fmt: skip
+def test_appending_to_2_0(stem: str, tmp_path: Path) -> None:
+    lance = pytest.importorskip("lance")
+    path = GOLDEN / "legacy" / f"{stem}.lance"
+    expected = expectation(path)
+    uri = writable(path, tmp_path)
+    rows = pilum.dataset(uri).to_table()
+    dataset = pilum.write_dataset(rows, uri, mode="append")
+    assert dataset.data_storage_version == "2.0"
+    check(dataset.to_table(), pa.concat_tables([expected, expected.cast(expected.schema)]))
+    seen = lance.dataset(uri)
+    assert seen.data_storage_version == "2.0"
+    assert seen.count_rows() == 2 * expected.num_rows
+    if stem != "v20_blob":
+        for name in expected.column_names:
+            assert_same(seen.to_table()[name], dataset.to_table()[name], name)
+    with pytest.raises(InvalidInputError, match=r"2\.0"):
+        pilum.write_dataset(rows, uri, mode="append", data_storage_version="2.2")
+
+
+@pytest.mark.golden
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    "stem", ["v01_primitives", "v01_take", "v01_lists", "v01_deletions", "h01_v0121", "h00_0.8.0_migrated"]
+)
+def test_rewriting_0_1(stem: str, tmp_path: Path) -> None:
+    lance = pytest.importorskip("lance")
+    path = GOLDEN / "legacy" / f"{stem}.lance"
+    expected = expectation(path)
+    uri = writable(path, tmp_path)
+    rows = pilum.dataset(uri).to_table()
+    with pytest.raises(UnsupportedError, match="rewrite"):
+        pilum.write_dataset(rows, uri, mode="append")
+    deleted = pilum.dataset(uri)
+    name = expected.column_names[0]
+    deleted.delete(f"`{name}` is null")
+    assert lance.dataset(uri).count_rows() == deleted.count_rows()
+    dataset = pilum.write_dataset(rows, uri, mode="overwrite")
+    assert dataset.data_storage_version == "2.2"
+    check(dataset.to_table(), expected)
+    check(lance.dataset(uri).to_table(), expected)
+    check(pilum.write_dataset(rows, uri, mode="append").to_table(), pa.concat_tables([expected, expected]))
+
+
+@pytest.mark.golden
+@pytest.mark.interop
+def test_new_tables_of_2_0(tmp_path: Path) -> None:
+    lance = pytest.importorskip("lance")
+    rows = pa.table({"a": range(1000), "s": [f"value {i % 30}" for i in range(1000)]})
+    uri = str(tmp_path / "new")
+    dataset = pilum.write_dataset(rows, uri, data_storage_version="2.0", max_rows_per_file=300)
+    assert dataset.data_storage_version == "2.0"
+    check(lance.dataset(uri).to_table(), rows)
+    check(dataset.take([999, 0, 500]), rows.take([999, 0, 500]))
+    dataset.delete("a % 2 = 0")
+    check(dataset.to_table(), rows.filter(pc.equal(pc.bit_wise_and(rows["a"], 1), 1)))
+    lance.write_dataset(rows, uri, mode="append")
+    assert pilum.dataset(uri).count_rows() == 1500
+
+
+@pytest.mark.golden
+def test_counts_of_the_earliest_releases_come_from_the_files() -> None:
+    dataset = pilum.dataset(GOLDEN / "legacy" / "h00_0.8.0_migrated.lance")
+    assert [fragment.physical_rows for fragment in dataset.manifest.fragments] == [100, 2]
+    dataset = pilum.dataset(GOLDEN / "legacy" / "h00_0.7.5_with_deletions.lance")
+    assert [(one.physical_rows, one.num_deleted_rows) for one in dataset.manifest.fragments] == [(100, 10)]
+
+
+@pytest.mark.golden
+def test_missing_data_files_of_an_old_table(tmp_path: Path) -> None:
+    uri = writable(GOLDEN / "legacy" / "h00_0.7.5_with_deletions.lance", tmp_path)
+    for file in Path(uri).glob("data/*"):
+        file.unlink()
+    dataset: Any = pilum.dataset(uri)
+    assert dataset.schema.names == ["x"]
+    with pytest.raises(NotFoundError):
+        pilum.dataset(writable(GOLDEN / "legacy" / "v01_tiny_i32.lance", tmp_path)).checkout_version(99)

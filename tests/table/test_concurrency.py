@@ -1,0 +1,351 @@
+"""Writers at once: every success is in the history exactly once, and nothing is lost.
+
+Threads and processes on one table; commit locks; the pace of retries; answers that were lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilum.errors import AlreadyExistsError, CommitConflictError, PilumError
+from pilum.io import LocalStore, MemoryStore, Store, run
+from pilum.table import (
+    Append,
+    Delete,
+    Overwrite,
+    Transaction,
+    UpdateConfig,
+    UpdateMap,
+    commit,
+    latest_version,
+    list_versions,
+    load_manifest,
+    read_deletions,
+    read_transactions,
+    write_deletions,
+)
+from pilum.table.transaction import new_uuid
+from tests.support import REPOSITORY
+from tests.table.tables import SCHEMA, drive, fragment, memory_table
+
+ROWS = 40
+
+
+async def work(store: Store, seed: int, steps: int) -> list[tuple[str, str, int]]:
+    """Random commits; returns uuid, kind and version of those that succeeded."""
+    rng = random.Random(seed)
+    done = []
+    for step in range(steps):
+        newest = await latest_version(store)
+        manifest = await load_manifest(store, newest)
+        kind = rng.choice(["append", "append", "delete", "config"])
+        operation: Any
+        if kind == "append":
+            operation = Append((fragment(ROWS),))
+        elif kind == "config":
+            operation = UpdateConfig(UpdateMap({f"{seed}-{step}": "x"}))
+        else:
+            one = rng.choice(manifest.fragments)
+            gone = {*(await read_deletions(store, one)).tolist(), rng.randrange(ROWS)}
+            if len(gone) == one.num_deleted_rows or len(gone) == ROWS:
+                continue
+            file = await write_deletions(store, one, sorted(gone), newest)
+            operation = Delete((replace(one, deletion_file=file),), (), str(len(gone)))
+        transaction = Transaction(newest, new_uuid(), operation)
+        try:
+            made = await commit(
+                store, operation, read_version=newest, transaction=transaction, max_retries=100
+            )
+        except CommitConflictError as error:
+            if not error.retryable:
+                raise
+            continue
+        done.append((transaction.uuid, kind, made.version))
+    return done
+
+
+def check(store: Store, done: list[tuple[str, str, int]]) -> None:
+    """The history is exactly what was reported, and so is the table."""
+    versions = drive(list_versions(store))
+    assert versions == list(range(1, len(versions) + 1))
+    history = drive(read_transactions(store, versions))
+    found = {one.uuid: version for one, version in zip(history[1:], versions[1:], strict=True) if one}
+    assert len(found) == len(versions) - 1
+    assert found == {uuid: version for uuid, _, version in done}
+    kinds = Counter(kind for _, kind, _ in done)
+    table = drive(load_manifest(store, versions[-1]))
+    assert len(table.fragments) == 3 + kinds["append"]
+    assert len(table.config) == kinds["config"]
+    deleted = sum(len(drive(read_deletions(store, one))) for one in table.fragments)
+    assert deleted == kinds["delete"]
+    assert table.num_rows == ROWS * len(table.fragments) - deleted
+    # No transaction of a lost race is left behind.
+    assert len(drive(store.list("_transactions"))) == len(versions)
+
+
+@pytest.mark.parametrize("kind", ["memory", "local"])
+def test_threads(kind: str, tmp_path: Path) -> None:
+    store: Store = MemoryStore() if kind == "memory" else LocalStore(tmp_path)
+    memory_table(3, ROWS, store)
+    done: list[tuple[str, str, int]] = []
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def write(seed: int) -> None:
+        try:
+            done.extend(run(work(store, seed, 8), suspends=False))
+        except BaseException as error:
+            failures.append(error)
+
+    def read() -> None:
+        seen = 0
+        while not stop.is_set():
+            try:
+                newest = run(latest_version(store), suspends=False)
+                table = run(load_manifest(store, newest), suspends=False)
+                assert newest >= seen
+                assert table.num_rows > 0
+                seen = newest
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    writers = [threading.Thread(target=write, args=(seed,)) for seed in range(8)]
+    reader = threading.Thread(target=read)
+    for thread in [*writers, reader]:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    reader.join()
+    assert failures == []
+    assert len(done) > 20
+    check(store, done)
+
+
+_PROCESS = """
+import json, sys
+from pilum.io import LocalStore, run
+from tests.table.test_concurrency import work
+print(json.dumps(run(work(LocalStore(sys.argv[1]), int(sys.argv[2]), 8), suspends=False)))
+"""
+
+
+@pytest.mark.slow
+def test_processes(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    memory_table(3, ROWS, store)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PROCESS, str(tmp_path), str(seed)],
+            stdout=subprocess.PIPE,
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )
+        for seed in range(4)
+    ]
+    done = []
+    for process in processes:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        done += [tuple(one) for one in json.loads(output)]
+    check(store, done)
+
+
+def test_one_of_many_creates(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    outcomes: list[str] = []
+
+    def create() -> None:
+        try:
+            run(commit(store, Overwrite((fragment(),), SCHEMA), read_version=None), suspends=False)
+            outcomes.append("made")
+        except AlreadyExistsError:
+            outcomes.append("exists")
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["exists"] * 7 + ["made"]
+
+
+# -- retries -------------------------------------------------------------------------------------------
+
+
+class Racing(MemoryStore):
+    """Another writer is faster, a number of times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.races = 0
+
+    async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
+        if if_absent and self.races:
+            self.races -= 1
+            races, self.races = self.races, 0
+            newest = await latest_version(self)
+            await commit(self, Append((fragment(),)), read_version=newest)
+            self.races = races
+        await super().put(path, data, if_absent=if_absent)
+
+
+def test_losers_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("pilum.table.waiting.pause", pause)
+    store = Racing()
+    memory_table(1, store=store)
+    store.races = 3
+    table = drive(commit(store, Append((fragment(),)), read_version=1))
+    assert (table.version, len(table.fragments), len(waited)) == (5, 5, 3)
+    assert len({one.id for one in table.fragments}) == 5
+    store.races = 100
+    with pytest.raises(CommitConflictError, match="faster 4 times in a row") as raised:
+        drive(commit(store, Append((fragment(),)), read_version=5, max_retries=4))
+    assert raised.value.retryable
+
+
+def test_the_time_for_retries_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pilum.table.waiting._RETRY_BUDGET_SECONDS", -1.0)
+    store = Racing()
+    memory_table(1, store=store)
+    store.races = 100
+    with pytest.raises(CommitConflictError, match="faster 1 times"):
+        drive(commit(store, Append((fragment(),)), read_version=1))
+
+
+def test_a_strict_overwrite_replaces_one_version_only() -> None:
+    store, _ = memory_table()
+    drive(commit(store, Append((fragment(),)), read_version=1))
+    with pytest.raises(CommitConflictError, match="is to replace no other"):
+        drive(commit(store, Overwrite((), SCHEMA), read_version=1, max_retries=0))
+    assert drive(commit(store, Overwrite((), SCHEMA), read_version=2, max_retries=0)).version == 3
+    drive(commit(store, Append((fragment(),)), read_version=3))
+    assert drive(commit(store, Overwrite((), SCHEMA), read_version=3)).version == 5
+
+
+def test_versions_that_were_removed_cannot_be_checked() -> None:
+    store, _ = memory_table()
+    for version in (1, 2, 3):
+        drive(commit(store, Append(()), read_version=version))
+    drive(store.delete(f"_versions/{2**64 - 1 - 2:020d}.manifest"))
+    with pytest.raises(CommitConflictError, match="versions after 1 are gone") as raised:
+        drive(commit(store, Append(()), read_version=1))
+    assert raised.value.retryable
+    assert drive(commit(store, Append(()), read_version=2)).version == 5
+
+
+# -- locks ---------------------------------------------------------------------------------------------
+
+
+class Careless(MemoryStore):
+    """A store that cannot put only if absent: the last one wins."""
+
+    async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
+        await super().put(path, data)
+
+
+def test_a_lock_keeps_writers_apart() -> None:
+    store = Careless()
+    memory_table(3, ROWS, store)
+    mutex = threading.Lock()
+    locked: list[int] = []
+
+    @contextmanager
+    def lock(version: int) -> Iterator[None]:
+        with mutex:
+            locked.append(version)
+            yield
+
+    done = []
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            for _ in range(5):
+                newest = run(latest_version(store), suspends=False)
+                one = Append((fragment(ROWS),))
+                made = commit(store, one, read_version=newest, commit_lock=lock, max_retries=50)
+                done.append(run(made, suspends=False).version)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sorted(done) == list(range(2, 32))
+    assert set(locked) == set(done)
+    assert len(drive(load_manifest(store, 31)).fragments) == 33
+
+
+def test_a_lock_that_cannot_be_had() -> None:
+    store, _ = memory_table()
+
+    @contextmanager
+    def lock(version: int) -> Iterator[None]:
+        raise TimeoutError(f"no lock for {version}")
+        yield
+
+    with pytest.raises(TimeoutError, match="no lock for 2"):
+        drive(commit(store, Append(()), read_version=1, commit_lock=lock))
+    assert drive(list_versions(store)) == [1]
+    assert len(drive(store.list("_transactions"))) == 1
+
+
+def test_a_lock_is_released_after_a_failure() -> None:
+    held: list[str] = []
+
+    @contextmanager
+    def lock(version: int) -> Iterator[None]:
+        held.append("taken")
+        try:
+            yield
+        finally:
+            held.append("released")
+
+    class Broken(MemoryStore):
+        async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
+            if if_absent:
+                raise OSError("disk full")
+            await super().put(path, data)
+
+    store = Broken()
+    with pytest.raises(OSError, match="disk full"):
+        drive(commit(store, Overwrite((), SCHEMA), read_version=None, commit_lock=lock))
+    assert held == ["taken", "released"]
+
+
+def test_a_success_whose_answer_was_lost_is_recognised() -> None:
+    class Lossy(MemoryStore):
+        async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
+            await super().put(path, data, if_absent=if_absent)
+            if if_absent:
+                # What a retrying client reports after the answer to its first try was lost.
+                raise AlreadyExistsError(path)
+
+    store = Lossy()
+    assert drive(commit(store, Overwrite((), SCHEMA), read_version=None)).version == 1
+    assert drive(commit(store, Append((fragment(),)), read_version=1)).version == 2
+    assert issubclass(AlreadyExistsError, PilumError)
+    assert drive(list_versions(store)) == [1, 2]

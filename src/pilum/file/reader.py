@@ -490,6 +490,11 @@ class FileReader:
             return [await self.store.get(self.path, low, high, who=who)]
         return await self.store.get_ranges(self.path, ranges, who=who)
 
+    def decode_pages(self, plan: ReadPlan, buffers: list[Bytes]) -> list[list[Decoded]] | None:
+        """The pages of each leaf of a fetched plan; None where positions had to be looked up first.  Pure."""
+        result = self._decode_pages(plan, buffers)
+        return None if isinstance(result, ReadPlan) else result
+
     def _decode_pages(self, plan: ReadPlan, buffers: list[Bytes]) -> list[list[Decoded]] | ReadPlan:
         """The pages of each leaf, or what must be read first where positions had to be looked up.  Pure."""
         resolved, slots = plan.projection, plan.slots

@@ -22,6 +22,7 @@ import pyarrow as pa
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.query.expressions import Call, Cast, Expression, Literal
 from pilum.query.substrait import read_extended_expression
+from pilum.query.system import SYSTEM_TYPES
 
 __all__ = ["read_arrow_expression"]
 
@@ -58,7 +59,7 @@ _REFUSALS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError)
 def _shown(schema: pa.Schema, number: pa.DataType) -> pa.Schema:
     """The schema as pyarrow gets to see it; ``number``: what integers look like."""
     fields = [pa.field(field.name, _simplified(field.type, number)) for field in schema]
-    fields += [pa.field(name, number) for name in ("_rowid", "_rowaddr") if name not in schema.names]
+    fields += [pa.field(name, number) for name in SYSTEM_TYPES if name not in schema.names]
     return pa.schema(fields)
 
 

@@ -15,7 +15,7 @@ Must not know: datasets, fragments, files.  A batch brings every column that ``c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pilum.errors import ExecutionError, InvalidInputError, UnsupportedError
+from pilum.errors import ExecutionError, InvalidInputError
 from pilum.query import operators
 from pilum.query.coercion import cast, fit_literal, logical_type
 from pilum.query.expressions import (
@@ -37,22 +37,22 @@ from pilum.query.expressions import (
     FieldRef,
     Junction,
     Literal,
+    conjuncts,
     field_refs,
     fold,
     to_sql,
 )
 from pilum.query.functions import bind_function
+from pilum.query.system import DISTANCE, SYSTEM_TYPES
 from pilum.query.vectors import as_array
 from pilum.schema import Field, Schema
 
-__all__ = ["BoundExpression", "BoundFilter", "parse_filter", "parse_projection"]
+__all__ = ["BoundExpression", "BoundFilter", "parse_filter", "parse_projection", "split_filter"]
 
 types = pa.types
 _Program = Callable[[Any], Any]
 
-_SYSTEM_COLUMNS: Mapping[str, pa.DataType] = {"_rowid": pa.uint64(), "_rowaddr": pa.uint64()}
 _NILADIC = frozenset({"current_date", "current_timestamp"})  # functions that are called without parentheses
-_ABSENT_COLUMNS = frozenset({"_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +99,22 @@ class BoundFilter(BoundExpression):
 
     Attributes:
         constant: True when every row matches, False when none does (also for a constant null),
-            None when it depends on the row.  ``columns`` may name `_rowid` and `_rowaddr`.
+            None when it depends on the row.  ``columns`` may name system columns.
     """
 
     constant: bool | None = None
 
     def __reduce__(self) -> Any:
-        return _bind_filter, (self.expression, self.schema)
+        return _bind_filter, (self.expression, self.schema, DISTANCE in self.columns)
 
 
-def parse_filter(filter: Any, schema: Schema) -> BoundFilter:
+def parse_filter(filter: Any, schema: Schema, *, distance: bool = False) -> BoundFilter:
     """Bind a filter to the columns of a table.
 
     Args:
         filter: SQL text, or a `pyarrow.compute.Expression`.
-        schema: the table's schema; the system columns `_rowid` and `_rowaddr` are known besides.
+        schema: the table's schema; the system columns (`pilum.query.system`) are known besides.
+        distance: whether the rows are those of a search, which have a `_distance`.
 
     Raises:
         InvalidInputError: no expression, an unknown column or function, a literal that does not fit
@@ -131,11 +132,11 @@ def parse_filter(filter: Any, schema: Schema) -> BoundFilter:
     if isinstance(filter, str):
         from pilum.query.sql_parser import parse_filter_text  # sqlglot takes 100 ms; not every filter is text
 
-        return _bind_filter(parse_filter_text(filter), schema)
+        return _bind_filter(parse_filter_text(filter), schema, distance)
     if isinstance(filter, pc.Expression):
         from pilum.query.arrow_expressions import read_arrow_expression
 
-        return _bind_filter(read_arrow_expression(filter, schema.to_arrow()), schema)
+        return _bind_filter(read_arrow_expression(filter, schema.to_arrow()), schema, distance)
     raise TypeError(f"a filter is SQL text or a pyarrow.compute.Expression, not {type(filter).__name__}")
 
 
@@ -153,8 +154,29 @@ def parse_projection(columns: Mapping[str, str], schema: Schema) -> list[BoundEx
     return bound
 
 
-def _bind_filter(expression: Expression, schema: Schema) -> BoundFilter:
-    node = _Binder(schema, system=True).bind(expression, _Place(strict=True))
+def split_filter(bound: BoundFilter) -> tuple[BoundFilter, ...]:
+    """The conditions that must all hold, each a filter of its own; a row passes when every one is true."""
+    nodes = conjuncts(bound.node)
+    parts = tuple(_and_parts(bound.expression))
+    if len(nodes) < 2 or len(parts) != len(nodes):
+        return (bound,)
+    return tuple(
+        BoundFilter(part, bound.schema, node, _paths(node), node.type, _program(node))
+        for part, node in zip(parts, nodes, strict=True)
+    )
+
+
+def _and_parts(expression: Expression) -> Iterator[Expression]:
+    if isinstance(expression, Call) and expression.name == "and":
+        for argument in expression.args:
+            yield from _and_parts(argument)
+    else:
+        yield expression
+
+
+def _bind_filter(expression: Expression, schema: Schema, distance: bool = False) -> BoundFilter:
+    system = {**SYSTEM_TYPES, DISTANCE: pa.float32()} if distance else SYSTEM_TYPES
+    node = _Binder(schema, system=system).bind(expression, _Place(strict=True))
     if isinstance(node, Apply) and node.name == "regexp_match":
         node = operators.is_null(node, negated=True)
     if not types.is_boolean(node.type):
@@ -168,7 +190,7 @@ def _bind_filter(expression: Expression, schema: Schema) -> BoundFilter:
 
 
 def _bind_projection(expression: Expression, schema: Schema) -> BoundExpression:
-    node = _Binder(schema, system=False).bind(expression, _Place(strict=True, arithmetic=True))
+    node = _Binder(schema, system={}).bind(expression, _Place(strict=True, arithmetic=True))
     return BoundExpression(expression, schema, node, _paths(node), node.type, _program(node))
 
 
@@ -206,7 +228,7 @@ _ARITHMETIC = frozenset({"+", "-", "*", "/", "%"})
 class _Binder:
     """Binds trees to one schema."""
 
-    def __init__(self, schema: Schema, *, system: bool) -> None:
+    def __init__(self, schema: Schema, *, system: Mapping[str, pa.DataType]) -> None:
         self._schema = schema
         self._system = system
 
@@ -258,12 +280,10 @@ class _Binder:
         name = column.path[0]
         found = _named(name, self._schema, exact=column.quoted or place.nested)
         if found is None:
-            if self._system and name in _SYSTEM_COLUMNS and len(column.path) == 1:
-                return FieldRef((name,), _SYSTEM_COLUMNS[name])
+            if name in self._system and len(column.path) == 1:
+                return FieldRef((name,), self._system[name])
             if name.lower() in _NILADIC and not column.quoted and len(column.path) == 1:
                 return bind_function(name, [])
-            if name in _ABSENT_COLUMNS:
-                raise UnsupportedError(f"filters on the system column {name}")
             raise _unknown(name, self._schema.names, "column")
         path, here = [found.name], found
         for part in column.path[1:]:

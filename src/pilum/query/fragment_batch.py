@@ -1,31 +1,47 @@
-"""Many small fragments at once: their requests are asked for together.
+"""Many small fragments at once: their requests are asked for together, their rows become one batch.
 
 `FragmentReader` reads one fragment.  Where a group of small ones is wanted, the store is asked once for all of
 them (`Store.get_many`): over a network the requests overlap, on a local disk they are read in one pass without the
-GIL.  What needs more than one request, or another format, is read the ordinary way.
+GIL.  What needs more than one round, or another format, is read the ordinary way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
-from pilum.encoding import Decoded
+from pilum.encoding import Decoded, assemble
+from pilum.errors import PilumError
 from pilum.file import FileReader
-from pilum.io import Bytes
-from pilum.query.fragment_reader import FragmentReader, fetched_whole
+from pilum.file.reader import DAMAGE, OFFLOAD_BYTES, ReadPlan
+from pilum.io import Bytes, current_runtime
+from pilum.io.ranges import assemble as assemble_ranges
+from pilum.io.ranges import merge_ranges
+from pilum.query.fragment_reader import FragmentReader, fetched_whole, gather
 from pilum.query.snapshot import Snapshot
 from pilum.schema import Schema
 from pilum.table import Fragment
 
-__all__ = ["open_fragments", "read_decoded"]
+__all__ = ["open_fragments", "read_decoded", "read_together"]
+
+Span = tuple[int, int]
 
 
 async def open_fragments(
-    snapshot: Snapshot, fragments: Sequence[Fragment], schema: Schema
+    snapshot: Snapshot,
+    fragments: Sequence[Fragment],
+    schema: Schema,
+    bodies: Mapping[str, Bytes] | None = None,
 ) -> list[FragmentReader]:
     """Open fragments of which all rows will be read; small files come whole, all of them in one go.
+
+    Args:
+        snapshot: the table.
+        fragments: what to open.
+        schema: the stored columns to read.
+        bodies: data files that are here already, by path.
 
     Raises:
         CorruptFileError, NotFoundError: as `FragmentReader.open`, for the first fragment that fails.
@@ -34,25 +50,30 @@ async def open_fragments(
     found: list[FragmentReader | None] = []
     for fragment in fragments:
         known = FragmentReader.known(snapshot, fragment, schema)
-        found.append(known)
         if known is None:
             size = fetched_whole(snapshot, fragment, schema)
-            if size:
+            if size and not (bodies and "data/" + fragment.files[0].path in bodies):
                 wanted.append(("data/" + fragment.files[0].path, 0, size))
-    if all(found):
+        elif bodies:
+            known = known.with_bodies(bodies)
+        found.append(known)
+    missing = [fragment for fragment, reader in zip(fragments, found, strict=True) if reader is None]
+    if not missing:
         return [reader for reader in found if reader is not None]
-    bodies: dict[str, Bytes] = {}
+    here = dict(bodies or {})
     if len(wanted) > 1:
         fetched = await snapshot.store.get_many(wanted, who="file")
-        bodies = {path: body for (path, _, _), body in zip(wanted, fetched, strict=True)}
-    return [
-        reader or await FragmentReader.open_with(snapshot, fragment, schema, fragment.physical_rows, bodies)
-        for reader, fragment in zip(found, fragments, strict=True)
+        here.update((path, body) for (path, _, _), body in zip(wanted, fetched, strict=True))
+    opening = [
+        FragmentReader.open_with(snapshot, fragment, schema, fragment.physical_rows, here)
+        for fragment in missing
     ]
+    opened = iter(await gather(opening, suspends=snapshot.suspends))
+    return [reader or next(opened) for reader in found]
 
 
 async def read_decoded(
-    readers: Sequence[FragmentReader], spans: Sequence[tuple[int, int]]
+    readers: Sequence[FragmentReader], spans: Sequence[Span]
 ) -> list[list[Decoded] | pa.Array]:
     """Rows ``[start, stop)`` of each fragment's only column, as `FragmentReader.read_decoded`."""
     results: list[list[Decoded] | pa.Array] = [None] * len(readers)
@@ -76,3 +97,87 @@ async def read_decoded(
         for (position, only, plan), buffer in zip(planned, buffers, strict=True):
             results[position] = (await only.execute_decoded(plan, [buffer]))[0]
     return results
+
+
+async def read_together(
+    readers: Sequence[FragmentReader], spans: Sequence[Span], schema: Schema, *, suspends: bool
+) -> pa.RecordBatch:
+    """Rows ``[start, stop)`` of each fragment, all of them in one batch.
+
+    Args:
+        readers: fragments opened with ``schema``.
+        spans: the rows of each.
+        schema: the stored columns.
+        suspends: whether the store may wait for the network.
+    """
+    files = [reader.only for reader in readers]
+    if not schema.fields or not all(type(file) is FileReader for file in files):
+        return await _one_by_one(readers, spans, suspends)
+    plans: list[ReadPlan] = await gather(
+        [file.plan_decoded(*span) for file, span in zip(files, spans, strict=True)],  # type: ignore[union-attr]
+        suspends=suspends,
+    )
+    wanted: list[tuple[str, int, int]] = []
+    merged = []
+    for file, plan in zip(files, plans, strict=True):
+        assert file is not None
+        ranges = [] if file.body is not None else merge_ranges(plan.ranges, file.store.block_size)
+        merged.append(ranges)
+        wanted += [(file.path, low, high) for low, high in ranges]
+    store = files[0].store  # type: ignore[union-attr]
+    fetched = iter(await store.get_many(wanted, who="data") if wanted else [])
+    buffers: list[list[Bytes]] = []
+    size = 0
+    for file, plan, ranges in zip(files, plans, merged, strict=True):
+        body = file.body  # type: ignore[union-attr]
+        if body is not None:
+            buffers.append([body[low:high] for low, high in plan.ranges])
+        else:
+            pieces = [next(fetched) for _ in ranges]
+            buffers.append(assemble_ranges(plan.ranges, ranges, pieces))
+        size += sum(map(len, buffers[-1]))
+    if suspends and size > OFFLOAD_BYTES:
+        batch = await current_runtime().offload(_decode, files, plans, buffers)
+    else:
+        batch = _decode(files, plans, buffers)
+    if batch is None:
+        # What is wrong, or needs another round, is read again alone: the error then says where.
+        return await _one_by_one(readers, spans, suspends)
+    return batch
+
+
+def _decode(
+    files: Sequence[Any], plans: Sequence[ReadPlan], buffers: Sequence[list[Bytes]]
+) -> pa.RecordBatch | None:
+    """One batch of all files, or None where that is not simply possible.  Pure."""
+    resolved = plans[0].projection
+    leaves: list[list[Decoded]] = [[] for _ in resolved.columns]
+    for file, plan, pieces in zip(files, plans, buffers, strict=True):
+        pages = file.decode_pages(plan, pieces)
+        if pages is None:
+            return None
+        for all_pages, own, scale in zip(leaves, pages, resolved.scales, strict=True):
+            if sum([page.num_rows for page in own]) != plan.num_rows * scale:
+                return None
+            all_pages += own
+    rows = sum([plan.num_rows for plan in plans])
+    arrays = []
+    for position, field in enumerate(resolved.schema.fields):
+        low, high = resolved.spans[position], resolved.spans[position + 1]
+        try:
+            array = assemble(field, leaves[low:high])
+        except (PilumError, *DAMAGE):
+            return None
+        if len(array) != rows:
+            return None
+        arrays.append(array)
+    return pa.RecordBatch.from_arrays(arrays, schema=resolved.arrow)
+
+
+async def _one_by_one(
+    readers: Sequence[FragmentReader], spans: Sequence[Span], suspends: bool
+) -> pa.RecordBatch:
+    batches = await gather(
+        [reader.read(*span) for reader, span in zip(readers, spans, strict=True)], suspends=suspends
+    )
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)

@@ -8,7 +8,7 @@ fails in that await, naming the file.  Row numbers here are physical: deletions 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -71,7 +71,7 @@ class FragmentReader:
         fragment: Fragment,
         schema: Schema,
         expected_rows: int | None = None,
-        beside: FragmentReader | None = None,
+        bodies: Mapping[str, Bytes] | None = None,
     ) -> FragmentReader:
         """Open the data files that hold columns of ``schema``; their metadata I/O happens here.
 
@@ -81,16 +81,16 @@ class FragmentReader:
             schema: the stored columns to read.
             expected_rows: how many rows will be read, all of them by default; a file of which most will be
                 read, or which is small on a store with slow round trips, is fetched whole in one request.
-            beside: a reader of other columns of this fragment; files that it fetched whole are not fetched again.
+            bodies: data files that were fetched whole already, by path.
 
         Raises:
             CorruptFileError: a file contradicts the format or the manifest.
             NotFoundError: a data file is missing.
         """
-        bodies = beside.bodies() if beside is not None else {}
+        bodies = bodies or {}
         known = cls.known(snapshot, fragment, schema)
         if known is not None:
-            return known._with_bodies(bodies) if bodies else known
+            return known.with_bodies(bodies) if bodies else known
         rows = fragment.physical_rows if expected_rows is None else expected_rows
         return await cls.open_with(snapshot, fragment, schema, rows, bodies)
 
@@ -104,7 +104,7 @@ class FragmentReader:
 
     @classmethod
     async def open_with(
-        cls, snapshot: Snapshot, fragment: Fragment, schema: Schema, rows: int, bodies: dict[str, Bytes]
+        cls, snapshot: Snapshot, fragment: Fragment, schema: Schema, rows: int, bodies: Mapping[str, Bytes]
     ) -> FragmentReader:
         """As `open`, for a fragment that is not known, with the bodies of files that are here already."""
         data_files = fragment.files
@@ -126,7 +126,7 @@ class FragmentReader:
                     )
         opened = cls(fragment, schema, readers, nulls)
         snapshot.session.cache.put(
-            _key(snapshot, fragment, schema), opened._with_bodies({}), 600 + 300 * len(readers)
+            _key(snapshot, fragment, schema), opened.with_bodies({}), 600 + 300 * len(readers)
         )
         return opened
 
@@ -135,11 +135,16 @@ class FragmentReader:
         """The data file that holds all columns, if there is one."""
         return self._only
 
+    @property
+    def _suspends(self) -> bool:
+        return len(self._parts) > 1 and self._parts[0].store.suspends
+
     def bodies(self) -> dict[str, Bytes]:
         """The data files that were fetched whole, by path."""
         return {reader.path: reader.body for reader in self._parts if reader.body is not None}
 
-    def _with_bodies(self, bodies: dict[str, Bytes]) -> FragmentReader:
+    def with_bodies(self, bodies: Mapping[str, Bytes]) -> FragmentReader:
+        """A reader that serves data of some files from their bytes, all others from the store."""
         if not bodies and all(reader.body is None for reader in self._parts):
             return self
         parts = [reader.with_body(bodies.get(reader.path)) for reader in self._parts]
@@ -147,8 +152,7 @@ class FragmentReader:
 
     async def initialise(self) -> None:
         """Load the page metadata of all projected columns, so that later reads ask for data only."""
-        for reader in self._parts:
-            await reader.initialise()
+        await gather([reader.initialise() for reader in self._parts], suspends=self._suspends)
 
     async def read(self, start: int, stop: int) -> pa.RecordBatch:
         """Physical rows ``[start, stop)`` as one batch with the projected schema."""
@@ -170,7 +174,9 @@ class FragmentReader:
         return await self._merged(offsets, len(offsets))
 
     async def _merged(self, rows: range | npt.NDArray[np.int64], count: int) -> pa.RecordBatch:
-        batches = [await reader.read_batch(rows) for reader in self._parts]
+        batches = await gather(
+            [reader.read_batch(rows) for reader in self._parts], suspends=self._suspends
+        )
         columns = {name: batch.column(name) for batch in batches for name in batch.schema.names}
         for field in self._nulls:
             columns[field.name] = pa.nulls(count, field.arrow_type)
@@ -187,7 +193,7 @@ _WHOLE_LOCAL = 4 << 20
 
 
 async def _open(
-    snapshot: Snapshot, data_file: DataFile, part: Schema, rows: int, bodies: dict[str, Bytes]
+    snapshot: Snapshot, data_file: DataFile, part: Schema, rows: int, bodies: Mapping[str, Bytes]
 ) -> GenericReader:
     if data_file.base_id is not None:
         raise UnsupportedError(

@@ -8,24 +8,20 @@ or an expression).  Resolving needs the table's schema only; `Projection.build` 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pilum.errors import InvalidInputError
-from pilum.schema import Schema
+from pilum.query.system import DISTANCE, QUERY_INDEX, ROW_ADDRESS, ROW_ID, SYSTEM_TYPES
+from pilum.schema import Schema, split_path
 
-__all__ = ["DISTANCE", "ROW_ADDRESS", "ROW_ID", "Projection", "resolve", "stored_columns"]
+__all__ = ["DISTANCE", "QUERY_INDEX", "ROW_ADDRESS", "ROW_ID", "Projection", "resolve", "stored_columns"]
 
-ROW_ID = "_rowid"
-ROW_ADDRESS = "_rowaddr"
-DISTANCE = "_distance"
-_SYSTEM_TYPES: Mapping[str, pa.DataType] = {ROW_ID: pa.uint64(), ROW_ADDRESS: pa.uint64()}
+_MADE = {**SYSTEM_TYPES, DISTANCE: pa.float32(), QUERY_INDEX: pa.int32()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +47,39 @@ class Projection:
     schema: pa.Schema
 
     @property
-    def needs_address(self) -> bool:
-        """Whether an output is a row id or a row address."""
-        return any(output.system in _SYSTEM_TYPES for output in self.outputs)
+    def system(self) -> tuple[str, ...]:
+        """The system columns that outputs are made of, each once."""
+        return tuple(dict.fromkeys(output.system for output in self.outputs if output.system))
 
-    def build(
-        self,
-        batch: pa.RecordBatch,
-        addresses: npt.NDArray[np.uint64] | None = None,
-        distances: pa.Array | None = None,
-    ) -> pa.RecordBatch:
-        """Make the output batch from the stored columns and, where asked for, addresses and distances."""
-        arrays = [self._column(output, batch, addresses, distances) for output in self.outputs]
+    def extended(self, schema: Schema, columns: Mapping[str, str]) -> Projection:
+        """With further output columns at the end: name -> a column of the table or a system column."""
+        more = [_named(schema, source) for source in columns.values()]
+        outputs = [
+            *self.outputs,
+            *(replace(one, field=one.field.with_name(name)) for name, one in zip(columns, more, strict=True)),
+        ]
+        paths = [field.name for field in self.read.fields] + [one.path[0] for one in more if one.path]
+        arrow = pa.schema([one.field for one in outputs], metadata=self.schema.metadata)
+        # Parts of structs that were projected are read whole: what is sorted by may be another part.
+        return Projection(stored_columns(schema, paths), tuple(outputs), arrow)
+
+    def build(self, batch: pa.RecordBatch, made: Mapping[str, pa.Array] | None = None) -> pa.RecordBatch:
+        """Make the output batch from the stored columns and from the columns named by `system`."""
+        arrays = [self._column(output, batch, made or {}) for output in self.outputs]
         if not arrays:
             # A batch without columns still has a row count, which from_arrays cannot be told.
             return batch.select([])
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     @staticmethod
-    def _column(
-        output: Output,
-        batch: pa.RecordBatch,
-        addresses: npt.NDArray[np.uint64] | None,
-        distances: pa.Array | None,
-    ) -> pa.Array:
+    def _column(output: Output, batch: pa.RecordBatch, made: Mapping[str, pa.Array]) -> pa.Array:
         if output.path:
             column = batch.column(output.path[0])
             for name in output.path[1:]:
                 column = pc.struct_field(column, name)
             return column
-        if output.system == DISTANCE:
-            return distances
         if output.system:
-            return pa.array(addresses, pa.uint64())
+            return made[output.system]
         return output.expression.evaluate(batch)
 
 
@@ -94,6 +90,7 @@ def resolve(
     with_row_id: bool = False,
     with_row_address: bool = False,
     with_distance: bool = False,
+    with_query_index: bool = False,
 ) -> Projection:
     """Resolve a user's column list (or name -> SQL mapping) against a table's schema.
 
@@ -104,11 +101,15 @@ def resolve(
         outputs = [Output(field.to_arrow(), (field.name,)) for field in schema.fields]
     elif isinstance(columns, Mapping):
         outputs = _expressions(schema, columns)
+        if outputs and not any(one.path or one.system or one.expression.columns for one in outputs):
+            raise InvalidInputError("a projection of constants only: at least one column must be read")
     else:
         outputs = [_named(schema, name) for name in columns]
     for wanted, name in ((with_distance, DISTANCE), (with_row_id, ROW_ID), (with_row_address, ROW_ADDRESS)):
         if wanted and all(output.system != name for output in outputs):
             outputs.append(_system(name))
+    if with_query_index:
+        outputs = [_system(QUERY_INDEX), *(one for one in outputs if one.system != QUERY_INDEX)]
     names = [output.field.name for output in outputs]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -116,7 +117,7 @@ def resolve(
     paths: list[str] = []
     for output in outputs:
         if output.path:
-            paths.append(".".join(output.path))
+            paths.append(".".join("`" + part + "`" if "." in part or "`" in part else part for part in output.path))
         elif output.expression is not None:
             paths.extend(output.expression.columns)
     metadata = dict(schema.metadata) or None
@@ -129,7 +130,8 @@ def resolve(
 
 def stored_columns(schema: Schema, paths: Sequence[str]) -> Schema:
     """The part of ``schema`` needed for ``paths``, in schema order; system columns are skipped."""
-    wanted = {path for path in paths if path not in _SYSTEM_TYPES and path != DISTANCE}
+    names = {field.name for field in schema.fields}
+    wanted = {path for path in paths if path not in _MADE or path in names}
     if all(field.name in wanted for field in schema.fields):
         return schema
     return schema.project(list(_in_schema_order(schema, wanted)))
@@ -141,20 +143,19 @@ def _in_schema_order(schema: Schema, paths: set[str]) -> list[str]:
 
 
 def _system(name: str) -> Output:
-    if name == DISTANCE:
-        return Output(pa.field(DISTANCE, pa.float32()), system=DISTANCE)
-    return Output(pa.field(name, _SYSTEM_TYPES[name]), system=name)
+    nullable = name != QUERY_INDEX
+    return Output(pa.field(name, _MADE[name], nullable), system=name)
 
 
 def _named(schema: Schema, name: str) -> Output:
     if not isinstance(name, str):
         raise TypeError(f"column names are strings, got {type(name).__name__}")
-    if name in _SYSTEM_TYPES or name == DISTANCE:
-        return _system(name)
     by_name = {field.name: field for field in schema.fields}
     if name in by_name:
         return Output(by_name[name].to_arrow(), (name,))
-    head, *rest = name.split(".")
+    if name in _MADE:
+        return _system(name)
+    head, *rest = split_path(name) if "`" in name else name.split(".")
     field = by_name.get(head)
     for part in rest:
         field = (
@@ -176,8 +177,8 @@ def _expressions(schema: Schema, columns: Mapping[str, str]) -> list[Output]:
     outputs = []
     plain = {field.name: field for field in schema.fields}
     for name, text in columns.items():
-        if text in _SYSTEM_TYPES:
-            outputs.append(Output(pa.field(name, _SYSTEM_TYPES[text]), system=text))
+        if text in _MADE and text not in plain:
+            outputs.append(Output(pa.field(name, _MADE[text]), system=text))
         elif text in plain:
             outputs.append(Output(plain[text].to_arrow().with_name(name), (text,)))
         else:

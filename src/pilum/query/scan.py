@@ -1,181 +1,219 @@
-"""The filtered read: a stream of batches over fragments, filter, deletions, limit and offset.
+"""The filtered read: a stream of batches over fragments, filter, deletions, order, limit and offset.
 
 ```
-fragments ─► units (pure) ─► map_ordered(read one unit, window) ─► limit / offset ─► batches
+fragments ─► units, groups (pure) ─► map_ordered(read one group, window) ─► limit / offset ─► batches
 ```
 
-Reading one unit: deletion vector, filter columns first; when few rows survive only those rows of the other
-columns are taken, when none survive they are not read at all.  `open_scan` awaits the metadata of the first
-window of fragments before it hands out the stream: the metadata I/O of many fragments is in flight at once
-and its errors surface at that await (docs/architecture.md, "The one idea").
+`open_scan` awaits the metadata of the first window of groups before it hands out the stream: the metadata I/O of
+many fragments is in flight at once and its errors surface at that await (docs/architecture.md, "The one idea").
+
+A limit behind a filter grows what is read: a small group first, then groups of twice the size, then several at
+once, so that the last step reads about as much as all before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any
+from contextlib import ExitStack, aclosing
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pilum import config
 from pilum.io import current_runtime
-from pilum.query.fragment_reader import FragmentReader
-from pilum.query.projection import ROW_ADDRESS, ROW_ID, Projection, resolve, stored_columns
-from pilum.query.request import ScanRequest
-from pilum.query.rows import live_to_physical, row_addresses, surviving
-from pilum.query.snapshot import Snapshot
-from pilum.query.units import Unit, plan_units, unit_rows
-from pilum.schema import Schema, split_path
-from pilum.table import Fragment
+from pilum.query.fragment_reader import gather
+from pilum.query.memory import scan_share
+from pilum.query.ordering import TopRows
+from pilum.query.projection import resolve
+from pilum.query.rows import live_to_physical
+from pilum.query.scan_plan import Scan, plan_scan, readahead
+from pilum.query.scan_read import Bodies, Piece, count_group, live_mask, open_group, read_group
+from pilum.query.system import ROW_ADDRESS
+from pilum.query.take import take_addresses
+from pilum.query.units import Unit, UnitGroup, group_units, plan_units, rows_for
 
-__all__ = ["Scan", "open_scan", "plan_scan", "readahead"]
+__all__ = ["Scan", "Work", "count", "open_scan", "plan_scan", "plan_work", "readahead", "scan_table"]
 
-# A second read by row offsets pays off when it skips at least three quarters of the rows.
-_TAKE_FRACTION = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """A planned scan: what is read, filtered and returned.  Planning did no I/O."""
-
-    snapshot: Snapshot
-    request: ScanRequest
-    fragments: tuple[Fragment, ...]
-    projection: Projection
-    filter: Any
-    early: Schema  # filter columns
-    late: Schema  # columns needed only for the output
-    batch_size: int
-
-    @property
-    def window(self) -> int:
-        return readahead(self.snapshot, self.request)
+# Small fragments that are read together: enough that what is done once a group does not count.
+_GROUP_BYTES = 2 << 20
+_GROUP_UNITS = 32
+# With an order and a limit of at most this many rows, only what is sorted by is read for all rows.
+_FEW_ROWS = 10_000
 
 
-def readahead(snapshot: Snapshot, request: ScanRequest) -> int:
-    """Fragments (units) in flight: the argument, the environment, or twice the store's parallelism."""
-    chosen = request.fragment_readahead
-    if chosen is None:
-        chosen = config.default_fragment_readahead() or 2 * snapshot.store.io_parallelism
-    return max(1, chosen)
+class Work(NamedTuple):
+    """The pieces of a scan and how many are in flight.
 
+    Attributes:
+        groups: what is read, in order.
+        window: groups that are started and not yet consumed.
+    """
 
-def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
-    """Resolve columns and filter against the schema.  Pure; raises InvalidInputError for bad names."""
-    schema = snapshot.manifest.schema
-    projection = resolve(
-        schema, request.columns, with_row_id=request.with_row_id, with_row_address=request.with_row_address
-    )
-    bound = None
-    early = schema.project([])
-    if request.filter is not None:
-        from pilum.query.binding import parse_filter  # sqlglot takes 100 ms to import
-
-        bound = parse_filter(request.filter, schema)
-        # A struct that is filtered by one field and returned with others is read once, whole.
-        returned = {field.name for field in projection.read.fields}
-        tops = {path: split_path(path)[0] for path in bound.columns}
-        early = stored_columns(schema, [tops[path] if tops[path] in returned else path for path in tops])
-    names = {field.name for field in early.fields}
-    late = projection.read if not names else _without(projection.read, names)
-    batch_size = (
-        request.batch_size or config.default_batch_size() or max(snapshot.store.block_size // 4, 8192)
-    )
-    return Scan(
-        snapshot, request, snapshot.select(request.fragment_ids), projection, bound, early, late, batch_size
-    )
-
-
-def _without(schema: Schema, names: set[str]) -> Schema:
-    return schema.project([field.name for field in schema.fields if field.name not in names])
+    groups: Sequence[UnitGroup]
+    window: int
 
 
 async def open_scan(scan: Scan) -> AsyncGenerator[pa.RecordBatch, None]:
     """Initialise the first window of fragments and return the primed stream of output batches."""
-    units = await _plan(scan)
-    first: list[Fragment] = []
-    for unit in units:
-        if not first or first[-1] is not unit.fragment:
-            if len(first) == scan.window:
-                break
-            first.append(unit.fragment)
-    schema = _union(scan)
+    if scan.orderings:
+        return _cut(scan, _stream_of(await _ordered(scan)))
+    with scan_share(scan.request.io_buffer_size, suspends=scan.snapshot.suspends) as share:
+        work = await plan_work(scan, share)
+    bodies: dict[int, Bodies] = {}
+    first = work.groups[: _phase_of(scan, 0, work.window)[1]]
 
-    async def prime(fragment: Fragment) -> FragmentReader:
-        reader = await FragmentReader.open(scan.snapshot, fragment, schema)
-        await reader.initialise()
-        return reader
-
-    primed: dict[int, FragmentReader] = {}
-    if schema.fields and len(first) > 0:
-        runtime = current_runtime()
-        stream = runtime.map_ordered(
-            prime, first, window=scan.window, suspends=scan.snapshot.suspends, chunk=4
+    async def prime(group: UnitGroup) -> tuple[UnitGroup, Bodies]:
+        found: Bodies = {}
+        schema = scan.stages[0].schema if scan.stages else scan.late
+        await gather(
+            [live_mask(scan.snapshot, group), open_group(scan.snapshot, group, schema, found)],
+            suspends=scan.snapshot.suspends,
         )
-        async with aclosing(stream):
-            async for reader in stream:
-                # A file that was fetched whole is kept until its rows are read.
-                if reader.bodies():
-                    primed[reader.fragment.id] = reader
-    return _batches(scan, units, primed)
+        return group, found
+
+    stream = current_runtime().map_ordered(
+        prime, first, window=max(1, len(first)), suspends=scan.snapshot.suspends
+    )
+    async with aclosing(stream):
+        async for group, found in stream:
+            # A file that was fetched whole is kept until its rows are read.
+            if found:
+                bodies[id(group)] = found
+    return _cut(scan, _pieces(scan, work, bodies))
 
 
 async def scan_table(scan: Scan) -> pa.Table:
     """All output batches of a scan as one table."""
+    if scan.orderings:
+        return await _ordered(scan)
     batches = []
-    async with aclosing(_batches(scan, await _plan(scan))) as stream:
-        async for batch in stream:
-            batches.append(batch)
-    return pa.Table.from_batches(batches, schema=scan.projection.schema)
+    async with aclosing(_pieces(scan)) as stream:
+        async for piece in stream:
+            batches.append(piece.batch)
+    return pa.Table.from_batches(batches, schema=scan.schema)
 
 
 async def count(scan: Scan) -> int:
     """Number of rows a scan returns, reading only the filter's columns."""
-    if scan.filter is None or scan.filter.constant is True:
-        return sum(fragment.num_rows for fragment in scan.fragments)
-    if scan.filter.constant is not None:
+    if scan.nothing:
         return 0
-    total = 0
-    async with aclosing(_batches(scan, await _plan(scan))) as stream:
-        async for batch in stream:
-            total += batch.num_rows
+    if not scan.stages:
+        return sum(fragment.num_rows for fragment in scan.fragments)
+    with scan_share(scan.request.io_buffer_size, suspends=scan.snapshot.suspends) as share:
+        work = await plan_work(scan, share)
+
+        async def one(group: UnitGroup) -> int:
+            return await count_group(scan, group)
+
+        stream = current_runtime().map_ordered(
+            one, work.groups, window=work.window, suspends=scan.snapshot.suspends
+        )
+        total = 0
+        async with aclosing(stream):
+            async for found in stream:
+                total += found
     return total
 
 
-def _union(scan: Scan) -> Schema:
-    """Every stored column a unit of the scan may read."""
-    if not scan.early.fields:
-        return scan.late
-    if not scan.late.fields:
-        return scan.early
-    names = {field.name for field in scan.early.fields} | {field.name for field in scan.late.fields}
-    schema = scan.snapshot.manifest.schema
-    return schema.project([field.name for field in schema.fields if field.name in names])
+# -- what is read ----------------------------------------------------------------------------------------
 
 
-async def _plan(scan: Scan) -> list[Unit]:
-    """Units of the scan; limit and offset without a filter trim them to the rows needed."""
-    if scan.filter is not None and scan.filter.constant in (False, None) and scan.filter.constant is not None:
-        return []
-    rows = unit_rows(_union(scan).to_arrow(), scan.batch_size)
+async def plan_work(scan: Scan, share: int) -> Work:
+    """Cut the scan into groups and choose how many are in flight; only a limit without filter may read (deletions).
+
+    Args:
+        scan: the plan.
+        share: bytes that may be held.
+    """
+    if scan.nothing:
+        return Work([], 1)
     request = scan.request
-    if scan.filter is not None or (request.limit is None and not request.offset):
-        return plan_units(scan.fragments, rows)
-    return await _plan_limited(scan, rows)
+    row_bytes = scan.row_bytes
+    # Two units at least, so that one is read while the other is consumed.
+    rows = rows_for(row_bytes, scan.batch_size, max(1, min(scan.unit_bytes, share // 2)))
+    ahead = readahead(scan.snapshot, request)
+    if request.batch_readahead is not None:
+        most = request.batch_readahead * scan.batch_size
+        rows = max(scan.batch_size, min(rows, most // 2 // scan.batch_size * scan.batch_size))
+        ahead = max(1, min(ahead, most // rows))
+    together = max(1, min(_GROUP_UNITS, ahead))
+    most_rows = max(1, int(min(_GROUP_BYTES, share // 2) / row_bytes))
+    limited = request.limit is not None or bool(request.offset)
+    groups: Sequence[UnitGroup]
+    if limited and not scan.stages:
+        units = await _plan_limited(scan, rows)
+        groups = group_units(units, most_rows, together)
+    elif request.limit is not None:
+        groups = _ramped(scan, rows, most_rows, together)
+    else:
+        groups = _all_groups(scan, rows, most_rows, together)
+    largest = max((group.num_rows for group in groups[:1000]), default=1)
+    by_memory = max(1, int(share / (largest * row_bytes)))
+    units_each = max((len(group.units) for group in groups[:1000]), default=1)
+    by_fragments = max(1, ahead // units_each)
+    window = min(by_memory, by_fragments)
+    if not scan.snapshot.suspends and request.fragment_readahead is None and request.batch_readahead is None:
+        # More than keeps the cores busy only holds memory.
+        window = min(window, max(4, 2 * config.cpu_threads()))
+    return Work(groups, max(1, window))
+
+
+def _all_groups(scan: Scan, rows: int, most_rows: int, together: int) -> Sequence[UnitGroup]:
+    """Groups of whole fragments; kept with the snapshot, since scans of the same width have the same."""
+    if scan.request.fragment_ids is not None:
+        return group_units(plan_units(scan.fragments, rows), most_rows, together)
+    key = ("scan", rows, most_rows, together)
+    plans = scan.snapshot.plans
+    found: Sequence[UnitGroup] | None = plans.get(key)
+    if found is None:
+        found = group_units(plan_units(scan.fragments, rows), most_rows, together)
+        if len(plans) < 64:
+            plans[key] = found
+    return found
+
+
+def _ramped(scan: Scan, rows: int, most_rows: int, together: int) -> Sequence[UnitGroup]:
+    """Groups that begin with about the rows that the limit may need and double."""
+    wanted = (scan.request.limit or 0) + (scan.request.offset or 0)
+    size = min(rows, max(scan.batch_size, wanted))
+    groups: list[UnitGroup] = []
+    pending: list[Unit] = []
+    held = 0
+
+    def flush() -> None:
+        nonlocal held, size
+        if pending:
+            groups.append(UnitGroup.of(pending))
+            pending.clear()
+            held = 0
+            size = min(rows, 2 * size)
+
+    for fragment in scan.fragments:
+        start, end = 0, fragment.physical_rows
+        while start < end:
+            if pending and (held + min(end - start, rows) > min(size, most_rows) or len(pending) >= together):
+                flush()
+            stop = min(end, start + size)
+            pending.append(Unit(fragment, start, stop))
+            held += stop - start
+            if stop < end:
+                flush()
+            start = stop
+    flush()
+    return groups
 
 
 async def _plan_limited(scan: Scan, rows: int) -> list[Unit]:
-    """Only the fragments that hold live rows [offset, offset + limit), and of those only the rows needed."""
+    """Only the fragments that hold rows [offset, offset + limit), and of those only the rows needed."""
     start = scan.request.offset or 0
     stop = start + scan.request.limit if scan.request.limit is not None else None
+    hidden = scan.request.include_deleted_rows
     units: list[Unit] = []
     seen = 0
     for fragment in scan.fragments:
-        live = fragment.num_rows
+        live = fragment.physical_rows if hidden else fragment.num_rows
         low, high = max(start - seen, 0), live if stop is None else min(stop - seen, live)
         seen += live
         if low >= high:
@@ -185,129 +223,192 @@ async def _plan_limited(scan: Scan, rows: int) -> list[Unit]:
         if low == 0 and high == live:
             units.extend(plan_units([fragment], rows))
             continue
-        deleted = await scan.snapshot.deletions(fragment)
-        edges = live_to_physical(deleted, np.array([low, high - 1], dtype=np.int64))
-        begin, end = int(edges[0]), int(edges[1]) + 1
-        for at in range(begin, end, rows):
-            units.append(Unit(fragment, at, min(at + rows, end)))
+        if not hidden and fragment.deletion_file is not None:
+            deleted = await scan.snapshot.deletions(fragment)
+            edges = live_to_physical(deleted, np.array([low, high - 1], dtype=np.int64))
+            low, high = int(edges[0]), int(edges[1]) + 1
+        for at in range(low, high, rows):
+            units.append(Unit(fragment, at, min(at + rows, high)))
     return units
 
 
-async def _batches(
-    scan: Scan, units: Sequence[Unit], primed: dict[int, FragmentReader] | None = None
-) -> AsyncGenerator[pa.RecordBatch, None]:
-    """Output batches in order, at most ``batch_size`` rows each; limit and offset applied after a filter."""
+# -- streams ---------------------------------------------------------------------------------------------
+
+
+def _phase_of(scan: Scan, start: int, window: int) -> tuple[int, int]:
+    """How many groups the phase that begins at group ``start`` has, and how many are in flight."""
+    if scan.request.limit is None or not scan.stages:
+        return 1 << 62, window
+    # 1, 1, 2, 4, ... groups: what is read ahead in vain is at most about what was needed.
+    size = max(1, start // 2)
+    return size, min(window, size)
+
+
+async def _pieces(
+    scan: Scan, work: Work | None = None, bodies: dict[int, Bodies] | None = None
+) -> AsyncGenerator[Piece, None]:
+    """Output rows group by group, offset and limit behind a filter applied."""
     request = scan.request
-    filtered = scan.filter is not None
+    filtered = bool(scan.stages)
     skip = (request.offset or 0) if filtered else 0
     left = request.limit if filtered else None
-    if request.limit == 0:
-        return
+    with ExitStack() as stack:
+        share = stack.enter_context(
+            scan_share(request.io_buffer_size, suspends=scan.snapshot.suspends)
+        )
+        if work is None:
+            work = await plan_work(scan, share)
 
-    async def read(unit: Unit) -> pa.RecordBatch | None:
-        return await read_unit(scan, unit, primed.pop(unit.fragment.id, None) if primed else None)
+        async def read(group: UnitGroup) -> Piece | None:
+            return await read_group(scan, group, bodies.pop(id(group), None) if bodies else None)
 
-    # With a limit after a filter every unit read ahead may be wasted: stay close to the consumer.
-    window = scan.window if left is None else min(scan.window, 4)
-    chunk = 1 if left is not None else max(1, min(8, len(units) // 16))
-    stream = current_runtime().map_ordered(
-        read, units, window=max(window, chunk), suspends=scan.snapshot.suspends, chunk=chunk
-    )
-    async with aclosing(stream):
-        async for batch in stream:
-            if batch is None or batch.num_rows == 0:
+        at = 0
+        while at < len(work.groups):
+            size, window = _phase_of(scan, at, work.window)
+            whole = at == 0 and size >= len(work.groups)
+            groups = work.groups if whole else work.groups[at : at + size]
+            at += len(groups)
+            stream = current_runtime().map_ordered(
+                read, groups, window=window, suspends=scan.snapshot.suspends
+            )
+            async with aclosing(stream):
+                async for piece in stream:
+                    if piece is None:
+                        continue
+                    if skip or left is not None:
+                        piece = _trimmed(piece, skip, left)
+                        skip -= piece.dropped
+                        if left is not None:
+                            left -= piece.piece.batch.num_rows
+                        piece = piece.piece
+                        if piece.batch.num_rows == 0:
+                            if left == 0:
+                                return
+                            continue
+                    yield piece
+                    if left == 0:
+                        return
+
+
+class _Trimmed(NamedTuple):
+    piece: Piece
+    dropped: int
+
+
+def _trimmed(piece: Piece, skip: int, left: int | None) -> Any:
+    """A piece without its first ``skip`` rows and of at most ``left`` rows."""
+    rows = piece.batch.num_rows
+    low = min(skip, rows)
+    high = rows if left is None else min(rows, low + left)
+    if low == 0 and high == rows:
+        return _Trimmed(piece, 0)
+    edges = np.clip(np.cumsum([0, *piece.counts]), low, high)
+    return _Trimmed(Piece(piece.batch.slice(low, high - low), np.diff(edges).tolist()), low)
+
+
+async def _cut(scan: Scan, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[pa.RecordBatch, None]:
+    """Batches of at most ``batch_size`` rows (and ``batch_size_bytes`` bytes), none over a border of fragments;
+    exactly that many rows each if they are strict."""
+    most = scan.batch_size
+    strict: list[pa.RecordBatch] = []
+    gathered = 0
+    async with aclosing(pieces):
+        async for piece in pieces:
+            rows = most
+            if scan.request.batch_size_bytes is not None and piece.batch.num_rows:
+                each = max(1, piece.batch.nbytes // piece.batch.num_rows)
+                rows = max(1, min(most, scan.request.batch_size_bytes // each))
+            if scan.request.strict_batch_size:
+                strict.append(piece.batch)
+                gathered += piece.batch.num_rows
+                while gathered >= most:
+                    batch, strict = _exactly(strict, most)
+                    gathered -= most
+                    yield batch
                 continue
-            if skip:
-                dropped = min(skip, batch.num_rows)
-                skip -= dropped
-                batch = batch.slice(dropped)
-                if batch.num_rows == 0:
-                    continue
-            if left is not None:
-                batch = batch.slice(0, left)
-                left -= batch.num_rows
-            if batch.num_rows <= scan.batch_size:
-                yield batch
-            else:
-                for at in range(0, batch.num_rows, scan.batch_size):
-                    yield batch.slice(at, scan.batch_size)
-            if left == 0:
-                return
+            if len(piece.counts) == 1 and piece.batch.num_rows <= rows:
+                yield piece.batch
+                continue
+            at = 0
+            for count_ in piece.counts:
+                for low in range(at, at + count_, rows):
+                    yield piece.batch.slice(low, min(rows, at + count_ - low))
+                at += count_
+    if gathered:
+        yield _exactly(strict, gathered)[0]
 
 
-async def read_unit(scan: Scan, unit: Unit, primed: FragmentReader | None = None) -> pa.RecordBatch | None:
-    """Read, filter and project one unit; None when no row survives."""
-    snapshot, fragment = scan.snapshot, unit.fragment
-    deleted = await snapshot.deletions(fragment)
-    alive = surviving(deleted, unit.start, unit.stop)
-    if scan.filter is None:
-        reader = await FragmentReader.open(snapshot, fragment, scan.late, beside=primed)
-        batch = await reader.read(unit.start, unit.stop)
-        return _project(scan, unit, batch, None if alive is None else np.flatnonzero(alive))
-    reader = await FragmentReader.open(snapshot, fragment, scan.early, beside=primed)
-    batch = await reader.read(unit.start, unit.stop)
-    keep = filter_mask(scan.filter, batch, fragment.id, unit.start)
-    if alive is not None:
-        keep &= alive
-    chosen = np.flatnonzero(keep)
-    if len(chosen) == 0:
-        return None
-    whole = len(chosen) == unit.stop - unit.start
-    if not scan.late.fields:
-        return _project(scan, unit, batch, None if whole else chosen)
-    late_reader = await FragmentReader.open(snapshot, fragment, scan.late, len(chosen), beside=reader)
-    if len(chosen) <= _TAKE_FRACTION * (unit.stop - unit.start):
-        late = await late_reader.take(chosen + unit.start)
-        batch = _side_by_side(scan, batch.take(pa.array(chosen)), late)
-        return _project(scan, unit, batch, chosen, taken=True)
-    late = await late_reader.read(unit.start, unit.stop)
-    return _project(scan, unit, _side_by_side(scan, batch, late), None if whole else chosen)
+def _exactly(batches: list[pa.RecordBatch], rows: int) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
+    """One batch of the first ``rows`` rows, and the rest."""
+    taken: list[pa.RecordBatch] = []
+    left = rows
+    while left:
+        batch = batches.pop(0)
+        if batch.num_rows > left:
+            batches.insert(0, batch.slice(left))
+            batch = batch.slice(0, left)
+        left -= batch.num_rows
+        taken.append(batch)
+    return (taken[0] if len(taken) == 1 else pa.concat_batches(taken)), batches
 
 
-def filter_mask(bound: Any, batch: pa.RecordBatch, fragment_id: int, start: int) -> npt.NDArray[np.bool_]:
-    """Evaluate a bound filter on a batch that begins at physical row ``start``: null counts as false."""
-    rows = batch.num_rows
-    system = [name for name in (ROW_ID, ROW_ADDRESS) if name in bound.columns]
-    if system:
-        addresses = pa.array(row_addresses(fragment_id, range(start, start + rows)))
-        columns = {name: batch.column(name) for name in batch.schema.names}
-        batch = pa.RecordBatch.from_pydict({**columns, **dict.fromkeys(system, addresses)})
-    return true_mask(bound.evaluate(batch))
+async def _stream_of(table: pa.Table) -> AsyncGenerator[Piece, None]:
+    for batch in table.to_batches():
+        yield Piece(batch, [batch.num_rows])
 
 
-def true_mask(result: pa.BooleanArray) -> npt.NDArray[np.bool_]:
-    """A boolean array as a NumPy mask; null becomes False."""
-    if result.null_count:
-        result = result.fill_null(False)
-    mask: npt.NDArray[np.bool_] = result.to_numpy(zero_copy_only=False).astype(np.bool_, copy=True)
-    return mask
+# -- order -----------------------------------------------------------------------------------------------
 
 
-def _side_by_side(scan: Scan, left: pa.RecordBatch, right: pa.RecordBatch) -> pa.RecordBatch:
-    names = left.schema.names + right.schema.names
-    return (
-        pa.RecordBatch.from_arrays(
-            [*left.columns, *right.columns], schema=pa.schema([*left.schema, *right.schema])
-        )
-        if names
-        else left
+async def _ordered(scan: Scan) -> pa.Table:
+    """All rows in the order asked for; limit and offset count in that order."""
+    request = scan.request
+    start = request.offset or 0
+    stop = None if request.limit is None else start + request.limit
+    unlimited = replace(scan, request=request.updated(limit=None, offset=None))
+    if request.limit == 0:
+        return pa.Table.from_batches([], schema=scan.schema)
+    if stop is not None and stop <= _FEW_ROWS and not request.include_deleted_rows:
+        return await _ordered_late(unlimited, start, stop)
+    top = TopRows(scan.orderings, scan.order_names, stop)
+    async with aclosing(_pieces(unlimited)) as stream:
+        async for piece in stream:
+            top.add(piece.batch)
+    table = top.sorted(scan.projection.schema)
+    return table.slice(start).select(scan.schema.names)
+
+
+async def _ordered_late(scan: Scan, start: int, stop: int) -> pa.Table:
+    """The first rows in order: what is sorted by is read for all rows, the other columns for those."""
+    snapshot, request = scan.snapshot, scan.request
+    names = list(dict.fromkeys(one.column_name for one in scan.orderings))
+    outputs = {output.field.name: output for output in scan.projection.outputs}
+    plain = all(
+        not (output := outputs.get(one.column_name)) or output.expression is None for one in scan.orderings
     )
-
-
-def _project(
-    scan: Scan,
-    unit: Unit,
-    batch: pa.RecordBatch,
-    chosen: npt.NDArray[np.int64] | None,
-    *,
-    taken: bool = False,
-) -> pa.RecordBatch:
-    addresses = None
-    if scan.projection.needs_address:
-        rows: range | npt.NDArray[np.int64] = (
-            range(unit.start, unit.stop) if chosen is None else chosen + unit.start
-        )
-        addresses = row_addresses(unit.fragment.id, rows)
-    if chosen is not None and not taken:
-        batch = batch.take(pa.array(chosen))
-    return scan.projection.build(batch, addresses)
+    renamed = isinstance(request.columns, dict) or not plain
+    if renamed:
+        # Sorted by what is computed: there is nothing cheaper to read first.
+        top = TopRows(scan.orderings, scan.order_names, stop)
+        async with aclosing(_pieces(scan)) as stream:
+            async for piece in stream:
+                top.add(piece.batch)
+        return top.sorted(scan.projection.schema).slice(start).select(scan.schema.names)
+    narrow = request.updated(
+        columns=names, with_row_address=True, with_row_id=False, order_by=(), late_materialization=None
+    )
+    keys = plan_scan(snapshot, narrow)
+    keys = replace(keys, metrics=scan.metrics)
+    top = TopRows(scan.orderings, [one.column_name for one in scan.orderings], stop)
+    async with aclosing(_pieces(keys)) as stream:
+        async for piece in stream:
+            top.add(piece.batch)
+    found = top.sorted(keys.schema).slice(start)
+    addresses = found.column(ROW_ADDRESS).combine_chunks().to_numpy(zero_copy_only=False)
+    projection = resolve(
+        snapshot.manifest.schema,
+        request.columns,
+        with_row_id=request.with_row_id,
+        with_row_address=request.with_row_address,
+    )
+    return await take_addresses(snapshot, addresses, projection)

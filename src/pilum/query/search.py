@@ -1,13 +1,13 @@
 """Brute-force nearest-neighbour search over the fragments of a table.
 
 ```
-units ─► read the vector column ─► distances (kernel, no GIL) ─► best k of a group of units
-                                                                     │
-      remaining columns of the k best rows  ◄── best k of all  ◄─────┘
+groups ─► [filter] ─► read the vector column ─► distances (kernel, no GIL) ─► best k of the group
+                                                                                │
+      remaining columns of the k best rows  ◄── best k of all, for each query ◄─┘
 ```
 
 Small fragments are handled in groups: one hand-off between threads and one top-k per group, so that the
-Python per fragment stays at open, schedule, read (spec/read-path.md, section 11, gives the semantics: null
+Python per fragment stays at open, schedule, read (spec/index-vector.md, section 1, gives the semantics: null
 vectors and NaN distances never match, ties go to the lower row id).
 """
 
@@ -22,19 +22,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pilum.encoding import Decoded
-from pilum.encoding.blocks import FixedBlock, FslBlock, NullBlock
-from pilum.encoding.kernels.distance import Distance, top_k
-from pilum.errors import CorruptFileError, InvalidInputError
+from pilum.encoding.kernels.distance import top_k
+from pilum.errors import InvalidInputError
 from pilum.io import current_runtime
 from pilum.query.fragment_batch import open_fragments, read_decoded
-from pilum.query.fragment_reader import FragmentReader
-from pilum.query.projection import Projection, resolve, stored_columns
+from pilum.query.metrics import ScanMetrics
+from pilum.query.ordering import TopRows
+from pilum.query.projection import DISTANCE, QUERY_INDEX, Projection, resolve, stored_columns
 from pilum.query.request import Nearest, ScanRequest
-from pilum.query.rows import address_base, surviving
-from pilum.query.scan import filter_mask, readahead, true_mask
+from pilum.query.scan_plan import Scan, plan_scan, readahead
+from pilum.query.scan_read import live_mask, read_columns, select_rows, true_mask
 from pilum.query.snapshot import Snapshot
-from pilum.query.take import take_addresses
-from pilum.query.units import Unit, plan_units, unit_rows
+from pilum.query.system import row_ids_of, system_columns
+from pilum.query.take import take_stored
+from pilum.query.units import UnitGroup, group_units, plan_units, rows_for
+from pilum.query.vector_column import VectorColumn
 from pilum.schema import Schema
 
 __all__ = ["Search", "plan_search", "search"]
@@ -44,273 +46,270 @@ __all__ = ["Search", "plan_search", "search"]
 _GROUP_BYTES = 2 << 20
 _GROUP_UNITS = 32
 
+F32 = npt.NDArray[np.float32]
+U64 = npt.NDArray[np.uint64]
+
 
 class _Best(NamedTuple):
-    """The best rows of a group: distances ascending, with their row addresses."""
+    """The best rows for one query: distances ascending, with their row addresses and row ids."""
 
-    distances: npt.NDArray[np.float32]
-    addresses: npt.NDArray[np.uint64]
+    distances: F32
+    addresses: U64
+    ids: U64
 
 
 class Search(NamedTuple):
-    """A planned search."""
+    """A planned search.
+
+    Attributes:
+        queries: the prepared queries: one, or one for each vector of a batch.
+        vector: the schema of the vector column alone.
+        before: a scan whose filter the rows must pass before the search, or None.
+        after: the bound filter that is applied to the best rows, or None.
+        after_schema: the stored columns it needs.
+    """
 
     snapshot: Snapshot
     request: ScanRequest
     nearest: Nearest
-    distance: Distance
-    dimension: int
+    metric: str
+    queries: tuple[VectorColumn, ...]
+    batch: bool
     vector: Schema
     projection: Projection
     filter: Any
-    filter_schema: Schema
+    before: Scan | None
+    after: Any
+    after_schema: Schema
+    metrics: ScanMetrics | None = None
 
     @property
-    def prefilter(self) -> bool:
-        """Whether rows are filtered before the search."""
-        return self.filter is not None and self.request.prefilter
+    def schema(self) -> pa.Schema:
+        """Schema of the output."""
+        return self.projection.schema
+
+    def measured(self) -> Search:
+        """The same search, with measurements of its own."""
+        metrics = ScanMetrics()
+        return self._replace(metrics=metrics)
 
 
 def plan_search(snapshot: Snapshot, request: ScanRequest) -> Search:
     """Check the query against the schema.  Pure.
 
     Raises:
-        InvalidInputError: unknown column, wrong dimension or filter.
+        InvalidInputError: unknown column, wrong dimension, metric or filter.
         TypeError: the column does not hold vectors.
     """
     assert request.nearest is not None
     nearest, schema = request.nearest, snapshot.manifest.schema
-    projection = resolve(
-        schema,
-        request.columns,
-        with_distance=True,
-        with_row_id=request.with_row_id,
-        with_row_address=request.with_row_address,
-    )
     names = [field.name for field in schema.fields]
     if nearest.column not in names:
         raise InvalidInputError(
             f"nearest: no column named {nearest.column!r} (columns: {', '.join(names[:20])})"
         )
     field = schema.fields[names.index(nearest.column)]
-    arrow_type = field.arrow_type
-    if not pa.types.is_fixed_size_list(arrow_type) or not pa.types.is_floating(arrow_type.value_type):
-        raise TypeError(
-            f"nearest: column {nearest.column!r} is {arrow_type}, not a fixed-size list of floats"
-        )
-    if len(nearest.query) != arrow_type.list_size:
-        raise InvalidInputError(
-            f"nearest: the query has {len(nearest.query)} dimensions, column {nearest.column!r} "
-            f"has {arrow_type.list_size}"
-        )
-    distance = Distance(nearest.query, nearest.metric, arrow_type.value_type.to_pandas_dtype())
-    bound = None
-    if request.filter is not None:
+    metric, queries, batch = VectorColumn.prepare(field, nearest.query, nearest.metric)
+    if batch and QUERY_INDEX in names:
+        raise InvalidInputError(f"nearest: a batch of queries makes a column {QUERY_INDEX!r}, the table has one")
+    projection = resolve(
+        schema,
+        request.columns,
+        with_distance=not request.disable_scoring_autoprojection,
+        with_row_id=request.with_row_id,
+        with_row_address=request.with_row_address,
+        with_query_index=batch,
+    )
+    if QUERY_INDEX in projection.system and not batch:
+        raise InvalidInputError(f"nearest: column {QUERY_INDEX!r} exists for a batch of queries only")
+    before, after, bound = None, None, None
+    if request.filter is not None and request.prefilter:
+        before = plan_scan(snapshot, ScanRequest(columns=[], filter=request.filter, fragment_ids=request.fragment_ids))
+        bound = before.filter
+    elif request.filter is not None:
         from pilum.query.binding import parse_filter  # sqlglot takes 100 ms to import
 
-        bound = parse_filter(request.filter, schema)
+        after = bound = parse_filter(request.filter, schema, distance=True)
+    for ordering in request.order_by:
+        if ordering.column_name not in projection.schema.names:
+            raise InvalidInputError(f"order_by: the result has no column named {ordering.column_name!r}")
     return Search(
         snapshot,
         request,
         nearest,
-        distance,
-        arrow_type.list_size,
+        metric,
+        queries,
+        batch,
         schema.project([field.name]),
         projection,
         bound,
-        schema.project([]) if bound is None else stored_columns(schema, bound.columns),
+        before,
+        after,
+        schema.project([]) if after is None else stored_columns(schema, after.columns),
     )
 
 
 async def search(plan: Search) -> pa.Table:
-    """Run a search; rows come by ascending distance, ties by row id."""
-    request, limit = plan.request, plan.nearest.k
-    best = await _best_rows(plan, limit)
-    stored_schema = plan.projection.read
-    keep: npt.NDArray[np.int64] | None = None
-    if plan.filter is not None and not request.prefilter and len(best.addresses):
-        rows = await take_addresses(plan.snapshot, best.addresses, plan.filter_schema)
-        keep = np.flatnonzero(
-            true_mask(plan.filter.evaluate(_with_system(plan.filter, rows, best.addresses)))
-        )
-        best = _Best(best.distances[keep], best.addresses[keep])
-    if request.offset or request.limit is not None:
-        start = request.offset or 0
-        stop = None if request.limit is None else start + request.limit
-        best = _Best(best.distances[start:stop], best.addresses[start:stop])
-    stored = await take_addresses(plan.snapshot, best.addresses, stored_schema)
-    batch = plan.projection.build(stored, best.addresses, pa.array(best.distances, pa.float32()))
-    return pa.Table.from_batches([batch], schema=plan.projection.schema)
+    """Run a search; rows come by query, then by ascending distance, ties by row id."""
+    request, snapshot = plan.request, plan.snapshot
+    best = await _best_rows(plan)
+    index = np.repeat(np.arange(len(best), dtype=np.int32), [len(one.distances) for one in best])
+    distances = np.concatenate([one.distances for one in best])
+    addresses = np.concatenate([one.addresses for one in best])
+    if plan.after is not None and len(addresses):
+        rows = await _take(plan, addresses, plan.after_schema, "filter")
+        made = await system_columns(snapshot, addresses, plan.after.columns)
+        made[DISTANCE] = pa.array(distances)
+        columns = {name: rows.column(name) for name in rows.schema.names} | made
+        keep = np.flatnonzero(true_mask(plan.after.evaluate(pa.RecordBatch.from_pydict(columns))))
+        index, distances, addresses = index[keep], distances[keep], addresses[keep]
+    start = request.offset or 0
+    stop = None if request.limit is None else start + request.limit
+    if not request.order_by and (start or stop is not None):
+        index, distances, addresses = index[start:stop], distances[start:stop], addresses[start:stop]
+    stored = await _take(plan, addresses, plan.projection.read, "take")
+    made = await system_columns(snapshot, addresses, plan.projection.system)
+    made[DISTANCE] = pa.array(distances, pa.float32())
+    made[QUERY_INDEX] = pa.array(index, pa.int32())
+    table = pa.Table.from_batches([plan.projection.build(stored, made)], schema=plan.projection.schema)
+    if not request.order_by:
+        return table
+    top = TopRows(request.order_by, [one.column_name for one in request.order_by], stop)
+    for batch in table.to_batches():
+        top.add(batch)
+    return top.sorted(table.schema).slice(start)
 
 
-def _with_system(bound: Any, rows: pa.RecordBatch, addresses: npt.NDArray[np.uint64]) -> pa.RecordBatch:
-    columns = {name: rows.column(name) for name in rows.schema.names}
-    for name in bound.columns:
-        if name in ("_rowid", "_rowaddr"):
-            columns[name] = pa.array(addresses)
-    return pa.RecordBatch.from_pydict(columns) if columns else rows
+async def _take(plan: Search, addresses: U64, schema: Schema, step: str) -> pa.RecordBatch:
+    if plan.metrics is None or not len(addresses):
+        return await take_stored(plan.snapshot, addresses, schema)
+    with plan.metrics.step(step, [int(addresses[0]) >> 32]) as measured:
+        batch = await take_stored(plan.snapshot, addresses, schema)
+        measured.rows = batch.num_rows
+    return batch
 
 
-async def _best_rows(plan: Search, k: int) -> _Best:
-    groups = _groups(plan)
+_NOTHING = _Best(np.empty(0, np.float32), np.empty(0, np.uint64), np.empty(0, np.uint64))
 
-    async def best_of(group: _Group) -> _Best:
-        return await _best_of_group(plan, group, k)
+
+async def _best_rows(plan: Search) -> list[_Best]:
+    k = plan.nearest.k
+    # Only indexed rows are wanted, and there is no index; or no row passes the filter.
+    if plan.request.fast_search or (plan.before is not None and plan.before.nothing):
+        return [_NOTHING] * len(plan.queries)
+
+    async def best_of(group: UnitGroup) -> list[_Best]:
+        if plan.metrics is None:
+            return await _best_of_group(plan, group, k)
+        ids = [unit.fragment.id for unit in group.units]
+        plan.metrics.scanned(ids, group.num_rows)
+        with plan.metrics.step("vectors", ids) as measured:
+            measured.rows = group.num_rows
+            return await _best_of_group(plan, group, k)
 
     stream = current_runtime().map_ordered(
-        best_of, groups, window=readahead(plan.snapshot, plan.request), suspends=plan.snapshot.suspends
+        best_of, _groups(plan), window=readahead(plan.snapshot, plan.request), suspends=plan.snapshot.suspends
     )
     async with aclosing(stream):
         parts = [part async for part in stream]
     if not parts:
-        return _Best(np.empty(0, np.float32), np.empty(0, np.uint64))
-    found = np.concatenate([part.distances for part in parts])
+        return [_NOTHING] * len(plan.queries)
+    return [_merged([part[query] for part in parts], k) for query in range(len(plan.queries))]
+
+
+def _merged(parts: Sequence[_Best], k: int) -> _Best:
+    distances = np.concatenate([part.distances for part in parts])
     addresses = np.concatenate([part.addresses for part in parts])
-    order = np.lexsort((addresses, found))[:k]
-    return _Best(found[order], addresses[order])
+    ids = np.concatenate([part.ids for part in parts])
+    order = np.lexsort((ids, distances))[:k]
+    return _Best(distances[order], addresses[order], ids[order])
 
 
-class _Group(NamedTuple):
-    """Neighbouring units that are searched together.
-
-    Attributes:
-        units: the units.
-        starts: position of each unit's first row within the group, then the number of rows.
-        bases: row address of each unit's first row.
-    """
-
-    units: tuple[Unit, ...]
-    starts: npt.NDArray[np.int64]
-    bases: npt.NDArray[np.int64]
-
-    @property
-    def num_rows(self) -> int:
-        return int(self.starts[-1])
-
-    def addresses(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-        """Row addresses of positions within the group."""
-        which = np.searchsorted(self.starts, rows, side="right") - 1
-        found: npt.NDArray[np.uint64] = (self.bases[which] + rows - self.starts[which]).astype(np.uint64)
-        return found
-
-
-def _groups(plan: Search) -> Sequence[_Group]:
+def _groups(plan: Search) -> Sequence[UnitGroup]:
     """The units of all fragments in groups; kept with the snapshot, since every query over it has the same."""
     snapshot, ids = plan.snapshot, plan.request.fragment_ids
-    rows = unit_rows(plan.vector.to_arrow(), 8192)
+    rows = rows_for(plan.vector.row_bytes, 8192)
     key = ("search", rows)
-    found: Sequence[_Group] | None = snapshot.plans.get(key) if ids is None else None
+    found: Sequence[UnitGroup] | None = snapshot.plans.get(key) if ids is None else None
     if found is None:
         units = plan_units(snapshot.select(ids), rows)
-        found = _grouped(units, int(_GROUP_BYTES / plan.vector.row_bytes))
+        found = group_units(units, int(_GROUP_BYTES / plan.vector.row_bytes), _GROUP_UNITS)
         if ids is None:
             snapshot.plans[key] = found
     return found
 
 
-def _grouped(units: Sequence[Unit], most_rows: int) -> list[_Group]:
-    """Neighbouring small units in groups of up to `_GROUP_UNITS` units and ``most_rows`` rows."""
-    groups: list[list[Unit]] = []
-    rows = most_rows
-    for unit in units:
-        size = unit.stop - unit.start
-        if not groups or rows + size > most_rows or len(groups[-1]) == _GROUP_UNITS:
-            groups.append([])
-            rows = 0
-        groups[-1].append(unit)
-        rows += size
-    return [
-        _Group(
-            tuple(group),
-            np.cumsum([0, *(unit.stop - unit.start for unit in group)], dtype=np.int64),
-            np.array([address_base(unit.fragment.id) + unit.start for unit in group], dtype=np.int64),
-        )
-        for group in groups
-    ]
-
-
-async def _best_of_group(plan: Search, group: _Group, k: int) -> _Best:
+async def _best_of_group(plan: Search, group: UnitGroup, k: int) -> list[_Best]:
     snapshot = plan.snapshot
-    found = np.empty(group.num_rows, dtype=np.float32)
+    excluded: npt.NDArray[np.bool_] | None = None
+    if plan.before is not None:
+        selection = await select_rows(plan.before, group, {})
+        rows = selection.rows
+        if rows is not None and selection.sparse:
+            return await _best_of_few(plan, group, rows, k)
+        if rows is not None:
+            excluded = np.ones(group.num_rows, dtype=np.bool_)
+            excluded[rows] = False
     readers = await open_fragments(snapshot, [unit.fragment for unit in group.units], plan.vector)
-    decoded = await read_decoded(readers, [(unit.start, unit.stop) for unit in group.units])
-    if snapshot.suspends:
-        await current_runtime().offload(_fill_group, plan, group, decoded, found)
+    spans = [(unit.start, unit.stop) for unit in group.units]
+    decoded: list[list[Decoded] | pa.Array]
+    if plan.queries[0].multi:
+        decoded = [(await reader.read(*span)).column(0) for reader, span in zip(readers, spans, strict=True)]
     else:
-        _fill_group(plan, group, decoded, found)
-    for unit, reader, start, stop in zip(group.units, readers, group.starts, group.starts[1:], strict=False):
-        if unit.fragment.deletion_file is not None or plan.prefilter:
-            await _exclude(plan, unit, reader, found[start:stop])
-    best = top_k(found, k, plan.nearest.lower, plan.nearest.upper)
-    return _Best(found[best], group.addresses(best))
+        decoded = await read_decoded(readers, spans)
+    if plan.before is None:
+        alive = await live_mask(snapshot, group)
+        excluded = None if alive is None else ~alive
+    best = []
+    for query in plan.queries:
+        found = np.empty(group.num_rows, dtype=np.float32)
+        if snapshot.suspends:
+            await current_runtime().offload(_fill_group, query, group, decoded, found)
+        else:
+            _fill_group(query, group, decoded, found)
+        if excluded is not None:
+            found[excluded] = np.nan
+        best.append(await _best_of(plan, group, found, None, k))
+    return best
+
+
+async def _best_of_few(plan: Search, group: UnitGroup, rows: npt.NDArray[np.int64], k: int) -> list[_Best]:
+    """As `_best_of_group`, where the filter left so few rows that only their vectors are read."""
+    if len(rows) == 0:
+        return [_NOTHING] * len(plan.queries)
+    batch = await read_columns(plan.snapshot, group, plan.vector, rows, {})
+    best = []
+    for query in plan.queries:
+        found = np.empty(len(rows), dtype=np.float32)
+        query.fill(batch.column(0), found)
+        best.append(await _best_of(plan, group, found, rows, k))
+    return best
+
+
+async def _best_of(
+    plan: Search, group: UnitGroup, found: F32, rows: npt.NDArray[np.int64] | None, k: int
+) -> _Best:
+    """The best ``k`` of some distances, which belong to ``rows`` of the group (all by default)."""
+    nearest = plan.nearest
+    best = top_k(found, k, nearest.lower, nearest.upper)
+    stable = plan.snapshot.manifest.uses_stable_row_ids
+    if stable and len(best) == k:
+        # Which of equal rows at the end belong to the best is decided by their ids, not by their place.
+        worst = found[best[-1]]
+        best = np.concatenate([best[found[best] < worst], np.flatnonzero(found == worst)])
+    addresses = group.addresses(best if rows is None else rows[best])
+    if not stable:
+        return _Best(found[best], addresses, addresses)
+    ids = await row_ids_of(plan.snapshot, addresses)
+    order = np.lexsort((ids, found[best]))[:k]
+    return _Best(found[best][order], addresses[order], ids[order])
 
 
 def _fill_group(
-    plan: Search, group: _Group, decoded: list[list[Decoded] | pa.Array], found: npt.NDArray[np.float32]
+    query: VectorColumn, group: UnitGroup, decoded: list[list[Decoded] | pa.Array], found: F32
 ) -> None:
     at = 0
     for unit, pages in zip(group.units, decoded, strict=True):
         rows = unit.stop - unit.start
-        _fill(plan, pages, found[at : at + rows])
+        query.fill(pages, found[at : at + rows])
         at += rows
-
-
-async def _exclude(plan: Search, unit: Unit, reader: FragmentReader, out: npt.NDArray[np.float32]) -> None:
-    """NaN for the rows that are deleted or that the prefilter drops."""
-    alive = surviving(await plan.snapshot.deletions(unit.fragment), unit.start, unit.stop)
-    if alive is not None:
-        out[~alive] = np.nan
-    if plan.prefilter:
-        filter_reader = await FragmentReader.open(
-            plan.snapshot, unit.fragment, plan.filter_schema, beside=reader
-        )
-        values = await filter_reader.read(unit.start, unit.stop)
-        out[~filter_mask(plan.filter, values, unit.fragment.id, unit.start)] = np.nan
-
-
-def _fill(plan: Search, pages: list[Decoded] | pa.Array, out: npt.NDArray[np.float32]) -> None:
-    if isinstance(pages, list):
-        at = 0
-        for page in pages:
-            rows = page.num_rows
-            matrix = vectors_of(page, plan.dimension, plan.distance.dtype)
-            if rows > len(out) - at:
-                raise CorruptFileError("a page holds more rows than were asked for")
-            plan.distance(matrix, out[at : at + rows])
-            if page.definition is not None:
-                out[at : at + rows][page.definition != 0] = np.nan
-            at += rows
-        if at != len(out):
-            raise CorruptFileError(f"{at} rows decoded, {len(out)} expected")
-        return
-    plan.distance(_matrix(pages, plan.dimension, plan.distance.dtype), out)
-    if pages.null_count:
-        out[pages.is_null().to_numpy(zero_copy_only=False)] = np.nan
-
-
-def vectors_of(page: Decoded, dimension: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The vectors of a decoded page as a (rows, dimension) view; null elements count as their stored value."""
-    block = page.block
-    if isinstance(block, NullBlock):
-        return np.full((block.count, dimension), np.nan, dtype)
-    child = block.child if isinstance(block, FslBlock) else None
-    if isinstance(child, NullBlock):
-        return np.zeros((page.num_rows, dimension), dtype)
-    if (
-        not isinstance(child, FixedBlock)
-        or child.bits != 8 * dtype.itemsize
-        or child.count != page.num_rows * dimension
-    ):
-        raise CorruptFileError("a page of vectors does not have the type of its column")
-    matrix: npt.NDArray[Any] = child.data[: child.count * dtype.itemsize].view(dtype)
-    return matrix.reshape(page.num_rows, dimension)
-
-
-def _matrix(column: pa.Array, dimension: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The vectors of an Arrow column as a (rows, dimension) view."""
-    values = column.values
-    start = (values.offset + column.offset * dimension) * dtype.itemsize
-    flat = np.frombuffer(values.buffers()[1], dtype=np.uint8)
-    size = len(column) * dimension * dtype.itemsize
-    matrix: npt.NDArray[Any] = flat[start : start + size].view(dtype).reshape(len(column), dimension)
-    return matrix

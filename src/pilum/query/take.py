@@ -1,12 +1,15 @@
-"""Take: rows by position or by row address, in the order asked for, duplicates included.
+"""Rows by position or by row id: order and duplicates as asked, reads grouped by fragment.
 
-Positions count live rows.  Addresses are grouped by fragment, each fragment reads its distinct offsets in
-storage order, fragments overlap, and one final gather restores the requested order.
+```
+live positions / row ids ─► row addresses ─► sorted, distinct, grouped by fragment ─► one take a fragment ─► request order
+```
+
+Positions count live rows over all fragments in manifest order (spec/read-path.md, section 10).  Each fragment is
+read once for all its rows, in storage order, fragments overlap, and one final gather restores the requested order.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
@@ -15,16 +18,26 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pilum.errors import CorruptFileError, InvalidInputError
+from pilum.errors import InvalidInputError
 from pilum.io import current_runtime
 from pilum.query.fragment_reader import FragmentReader
 from pilum.query.projection import Projection
-from pilum.query.rows import live_to_physical, locate, row_addresses
+from pilum.query.rows import live_to_physical, locate
 from pilum.query.snapshot import Snapshot
+from pilum.query.system import by_fragment, system_columns
 from pilum.schema import Schema
 from pilum.table import Fragment
 
-__all__ = ["addresses_of", "take_addresses", "take_positions"]
+__all__ = [
+    "addresses_of_ids",
+    "addresses_of_positions",
+    "take_addresses",
+    "take_positions",
+    "take_row_ids",
+    "take_stored",
+]
+
+U64 = npt.NDArray[np.uint64]
 
 
 class _Group(NamedTuple):
@@ -44,87 +57,126 @@ async def take_positions(
         InvalidInputError: a position is at or past the number of rows.
         OverflowError: a position is negative.
     """
-    addresses = await addresses_of(snapshot, fragments, positions)
-    stored = await take_addresses(snapshot, addresses, projection.read)
-    return pa.Table.from_batches([projection.build(stored, addresses)], schema=projection.schema)
+    return await take_addresses(
+        snapshot, await addresses_of_positions(snapshot, fragments, positions), projection
+    )
 
 
-async def addresses_of(
+async def take_row_ids(snapshot: Snapshot, row_ids: U64, projection: Projection) -> pa.Table:
+    """Rows by row id, in request order; rows that do not exist (any more) are left out.
+
+    Raises:
+        InvalidInputError: without stable row ids: an ascending list names a fragment that does not exist.
+    """
+    return await take_addresses(snapshot, await addresses_of_ids(snapshot, row_ids), projection)
+
+
+async def take_addresses(snapshot: Snapshot, addresses: U64, projection: Projection) -> pa.Table:
+    """Rows by address, in request order."""
+    stored = await take_stored(snapshot, addresses, projection.read)
+    made = await system_columns(snapshot, addresses, projection.system)
+    return pa.Table.from_batches([projection.build(stored, made)], schema=projection.schema)
+
+
+async def addresses_of_positions(
     snapshot: Snapshot, fragments: Sequence[Fragment], positions: npt.NDArray[np.int64]
-) -> npt.NDArray[np.uint64]:
+) -> U64:
     """Row addresses of live positions."""
     if len(positions) == 0:
         return np.empty(0, dtype=np.uint64)
-    counts = np.array([fragment.num_rows for fragment in fragments], dtype=np.int64)
     if int(positions.min()) < 0:
         raise OverflowError(f"row position {int(positions.min())} is negative")
+    counts = _live_counts(snapshot, fragments)
     total = int(counts.sum())
     if int(positions.max()) >= total:
         raise InvalidInputError(
             f"row position {int(positions.max())} is out of range: the table has {total} rows"
         )
     which, local = locate(counts, positions)
-    addresses = np.empty(len(positions), dtype=np.uint64)
-    for index in np.unique(which):
-        here = which == index
-        fragment = fragments[int(index)]
-        deleted = await snapshot.deletions(fragment)
-        addresses[here] = row_addresses(fragment.id, live_to_physical(deleted, local[here]))
-    return addresses
+    ids = np.array([fragment.id for fragment in fragments], dtype=np.uint64)
+    for index in np.unique(which).tolist():
+        fragment = fragments[index]
+        if fragment.deletion_file is not None:
+            here = which == index
+            local[here] = live_to_physical(await snapshot.deletions(fragment), local[here])
+    return (ids[which] << np.uint64(32)) + local.astype(np.uint64)
 
 
-async def take_addresses(
-    snapshot: Snapshot, addresses: npt.NDArray[np.uint64], schema: Schema
-) -> pa.RecordBatch:
+def _live_counts(snapshot: Snapshot, fragments: Sequence[Fragment]) -> npt.NDArray[np.int64]:
+    if fragments is not snapshot.manifest.fragments:
+        return np.array([fragment.num_rows for fragment in fragments], dtype=np.int64)
+    found: npt.NDArray[np.int64] | None = snapshot.plans.get("live_counts")
+    if found is None:
+        found = np.array([fragment.num_rows for fragment in fragments], dtype=np.int64)
+        snapshot.plans["live_counts"] = found
+    return found
+
+
+async def addresses_of_ids(snapshot: Snapshot, row_ids: U64) -> U64:
+    """Row addresses of row ids, in their order; ids of rows that do not exist are left out."""
+    if snapshot.manifest.uses_stable_row_ids:
+        addresses, found = (await snapshot.row_id_index()).lookup(row_ids)
+        return addresses if found.all() else addresses[found]
+    ascending = bool(np.all(row_ids[1:] >= row_ids[:-1]))
+    keep = np.ones(len(row_ids), dtype=np.bool_)
+    for owner, where, offsets in by_fragment(row_ids):
+        if not snapshot.has_fragment(owner):
+            if ascending:
+                raise InvalidInputError(f"row id {int(row_ids[where][0])}: fragment {owner} does not exist")
+            keep[where] = False
+            continue
+        deleted = await snapshot.deletions(snapshot.fragment(owner))
+        if len(deleted):
+            place = np.minimum(np.searchsorted(deleted, offsets), len(deleted) - 1)
+            keep[where] = deleted[place] != offsets
+    return row_ids if keep.all() else row_ids[keep]
+
+
+async def take_stored(snapshot: Snapshot, addresses: U64, schema: Schema) -> pa.RecordBatch:
     """Stored columns of the rows at ``addresses``, in that order; duplicates are re-expanded.
 
     Raises:
         InvalidInputError: an address names a fragment or an offset that does not exist.
     """
     arrow_schema = schema.to_arrow()
+    if not schema.fields:
+        return pa.RecordBatch.from_arrays([pa.nulls(len(addresses))], names=["_"]).select([])
     if len(addresses) == 0:
         return pa.RecordBatch.from_pylist([], schema=arrow_schema)
-    distinct, back = np.unique(addresses, return_inverse=True)
+    ordered = bool(np.all(addresses[1:] > addresses[:-1]))
+    distinct, back = (addresses, None) if ordered else np.unique(addresses, return_inverse=True)
     groups = _group(snapshot, distinct)
 
     async def read(group: _Group) -> pa.RecordBatch:
-        reader = await FragmentReader.open(snapshot, group.fragment, schema, len(group.offsets))
-        return await reader.take(group.offsets)
+        offsets = group.offsets
+        reader = await FragmentReader.open(snapshot, group.fragment, schema, len(offsets))
+        first, last = int(offsets[0]), int(offsets[-1])
+        if last - first + 1 == len(offsets):
+            return await reader.read(first, last + 1)
+        return await reader.take(offsets)
 
-    stream: AsyncGenerator[pa.RecordBatch, None] = current_runtime().map_ordered(
-        read, groups, window=4 * snapshot.store.io_parallelism, suspends=snapshot.suspends, chunk=8
-    )
-    async with aclosing(stream):
-        batches = [batch async for batch in stream]
-    stored = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-    if len(addresses) == len(distinct) and np.array_equal(back, np.arange(len(back))):
-        return stored
-    if not schema.fields:
-        return pa.RecordBatch.from_arrays([pa.nulls(len(addresses))], names=["_"]).select([])
-    return stored.take(pa.array(back))
-
-
-def _group(snapshot: Snapshot, addresses: npt.NDArray[np.uint64]) -> list[_Group]:
-    fragment_ids = (addresses >> np.uint64(32)).astype(np.int64)
-    offsets = (addresses & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    by_id = {fragment.id: fragment for fragment in snapshot.manifest.fragments}
-    if len(by_id) != len(snapshot.manifest.fragments):
-        raise CorruptFileError(
-            f"two fragments of {snapshot.store.uri} have the same id (a fault of release 0.16): its rows can be "
-            "scanned, but an address does not say which row it means"
+    if len(groups) == 1:
+        batches = [await read(groups[0])]
+    else:
+        stream: AsyncGenerator[pa.RecordBatch, None] = current_runtime().map_ordered(
+            read, groups, window=4 * snapshot.store.io_parallelism, suspends=snapshot.suspends, chunk=8
         )
+        async with aclosing(stream):
+            batches = [batch async for batch in stream]
+    stored = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+    return stored if back is None else stored.take(pa.array(back))
+
+
+def _group(snapshot: Snapshot, addresses: U64) -> list[_Group]:
     groups = []
-    edges = [0, *(np.flatnonzero(np.diff(fragment_ids)) + 1).tolist(), len(addresses)]
-    for low, high in itertools.pairwise(edges):
-        fragment = by_id.get(int(fragment_ids[low]))
-        if fragment is None:
+    for owner, _, offsets in by_fragment(addresses):
+        if not snapshot.has_fragment(owner):
+            raise InvalidInputError(f"row address {(owner << 32) + int(offsets[0])}: fragment {owner} is missing")
+        fragment = snapshot.fragment(owner)
+        if int(offsets[-1]) >= fragment.physical_rows:
             raise InvalidInputError(
-                f"row address {int(addresses[low])}: fragment {int(fragment_ids[low])} is missing"
-            )
-        if int(offsets[high - 1]) >= fragment.physical_rows:
-            raise InvalidInputError(
-                f"row address {int(addresses[high - 1])} is past the {fragment.physical_rows} rows of "
+                f"row address {(owner << 32) + int(offsets[-1])} is past the {fragment.physical_rows} rows of "
                 f"fragment {fragment.id}"
             )
-        groups.append(_Group(fragment, offsets[low:high]))
+        groups.append(_Group(fragment, offsets))
     return groups

@@ -1,24 +1,32 @@
-"""How a scan is cut into pieces of work.  Pure: manifest numbers in, units out.
+"""How a scan is cut into pieces of work.  Pure: manifest numbers in, units and groups out.
 
 A unit is a physical row range of one fragment, small enough that a window of units fits the memory budget
 and large enough that the Python per unit does not matter.  Small fragments are one unit each; a large
 fragment becomes several, so that both cores work on it and memory stays bounded.
+
+```
+fragments   ▌▌▌▌▌ ██████████████████████ ▌▌        small, one large, small
+units       ▌▌▌▌▌ ███████ ███████ ██████ ▌▌
+groups      └───┘ └─────┘ └─────┘ └────┘ └┘        a group is read, filtered and computed on in one go
+```
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import pyarrow as pa
+import numpy as np
+import numpy.typing as npt
 
-from pilum.schema import bytes_per_row
+from pilum.query.rows import address_base
 from pilum.table import Fragment
 
-__all__ = ["Unit", "plan_units", "unit_rows"]
+__all__ = ["UNIT_BYTES", "Unit", "UnitGroup", "group_units", "plan_units", "rows_for"]
 
-# Decoded bytes per unit: two cores with a window of 16 units stay far below the 256 MiB process budget.
-_UNIT_BYTES = 8 << 20
+# Decoded bytes per unit: large enough that Python does not matter, small enough that the values are still in the
+# processor's cache when they are copied or computed on.
+UNIT_BYTES = 8 << 20
 
 
 class Unit(NamedTuple):
@@ -29,10 +37,48 @@ class Unit(NamedTuple):
     stop: int
 
 
-def unit_rows(schema: pa.Schema, batch_size: int) -> int:
-    """Rows per unit: about 8 MiB, a whole number of batches, at least one batch."""
-    rows = int(_UNIT_BYTES / bytes_per_row(schema))
-    return max(rows // batch_size, 1) * batch_size
+class UnitGroup(NamedTuple):
+    """Neighbouring units that are handled together.
+
+    Attributes:
+        units: the units.
+        starts: position of each unit's first row within the group, then the number of rows.
+        bases: row address of each unit's first row.
+    """
+
+    units: tuple[Unit, ...]
+    starts: npt.NDArray[np.int64]
+    bases: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, units: Sequence[Unit]) -> UnitGroup:
+        """A group of some units."""
+        return cls(
+            tuple(units),
+            np.cumsum([0, *(unit.stop - unit.start for unit in units)], dtype=np.int64),
+            np.array([address_base(unit.fragment.id) + unit.start for unit in units], dtype=np.int64),
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """Physical rows of all units."""
+        return int(self.starts[-1])
+
+    def addresses(self, rows: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.uint64]:
+        """Row addresses of positions within the group, of all by default."""
+        if rows is None:
+            if len(self.units) == 1:
+                first = int(self.bases[0])
+                return np.arange(first, first + self.num_rows, dtype=np.uint64)
+            rows = np.arange(self.num_rows)
+        which = np.searchsorted(self.starts, rows, side="right") - 1
+        found: npt.NDArray[np.uint64] = (self.bases[which] + rows - self.starts[which]).astype(np.uint64)
+        return found
+
+
+def rows_for(row_bytes: float, batch_size: int, unit_bytes: int = UNIT_BYTES) -> int:
+    """Rows per unit: about ``unit_bytes``, a whole number of batches, at least one batch."""
+    return max(int(unit_bytes / row_bytes) // batch_size, 1) * batch_size
 
 
 def plan_units(fragments: Iterable[Fragment], rows_per_unit: int) -> list[Unit]:
@@ -47,3 +93,17 @@ def plan_units(fragments: Iterable[Fragment], rows_per_unit: int) -> list[Unit]:
         for start in range(0, rows, rows_per_unit):
             units.append(Unit(fragment, start, min(start + rows_per_unit, rows)))
     return units
+
+
+def group_units(units: Sequence[Unit], most_rows: int, most_units: int) -> list[UnitGroup]:
+    """Neighbouring small units in groups of up to ``most_units`` units and ``most_rows`` rows."""
+    groups: list[list[Unit]] = []
+    rows = most_rows
+    for unit in units:
+        size = unit.stop - unit.start
+        if not groups or rows + size > most_rows or len(groups[-1]) >= most_units:
+            groups.append([])
+            rows = 0
+        groups[-1].append(unit)
+        rows += size
+    return [UnitGroup.of(group) for group in groups]

@@ -3,9 +3,10 @@
     l2       sum (q - v)^2          squared, no root
     cosine   1 - q.v / (|q| |v|)    NaN for a zero vector: never a result
     dot      1 - q.v
+    hamming  number of differing bits, of u8 vectors only
 
-Vectors are rows of a contiguous matrix of f16, f32 or f64; results are f32.  f16 is widened to
-f32 and summed there, f32 is summed in f32, f64 in f64.  Rows are independent, so the kernels
+Vectors are rows of a contiguous matrix of f16, bf16, i8, f32 or f64; results are f32.  Narrow types are widened
+to f32 and summed there, f32 is summed in f32, f64 in f64.  Rows are independent, so the kernels
 run on any slice in any thread; they release the GIL and use no thread pool (nor does NumPy:
 `einsum` here does not reach the BLAS, whose threads do not survive ``fork()`` in a busy
 process).
@@ -21,12 +22,13 @@ import numpy.typing as npt
 from pilum.encoding.kernels import Kernel
 from pilum.errors import InvalidInputError
 
-__all__ = ["METRICS", "Distance", "distances", "top_k"]
+__all__ = ["BFLOAT16", "METRICS", "Distance", "distances", "top_k"]
 
 Floats: TypeAlias = npt.NDArray[Any]
 Distances: TypeAlias = npt.NDArray[np.float32]
 
 METRICS = ("l2", "cosine", "dot")
+BFLOAT16 = "bfloat16"  # NumPy has no such type: its vectors are matrices of uint16
 _BLOCK_BYTES = 256 << 10  # rows handled at once by the twin: temporaries stay in the cache
 
 
@@ -56,19 +58,45 @@ def distances(query: Floats, matrix: Floats, metric: str = "l2", out: Distances 
 
 
 class Distance:
-    """One query and one metric, prepared for many matrices of one element type (arguments as `distances`)."""
+    """One query and one metric, prepared for many matrices of one element type (arguments as `distances`).
 
-    __slots__ = ("_kernel", "_metric", "_norm", "_query", "dtype")
+    Args:
+        query: ``dimension`` numbers.
+        metric: as for `distances`, or ``"hamming"``.
+        element: NumPy type of the elements, or `BFLOAT16`.
 
-    def __init__(self, query: Floats, metric: str, dtype: Any) -> None:
-        self.dtype = np.dtype(dtype)
-        kernels = _KERNELS.get(self.dtype.char)
-        if kernels is None or metric not in METRICS:
-            raise InvalidInputError(f"no distance {metric!r} for vectors of {self.dtype}")
-        wide = np.float64 if self.dtype == np.float64 else np.float32
-        self._query: Floats = np.ascontiguousarray(query, wide)
-        self._norm = wide(np.sqrt((self._query * self._query).sum()))
+    Attributes:
+        dtype: NumPy type of the matrices.
+
+    Raises:
+        InvalidInputError: the metric is not defined for the elements.
+    """
+
+    __slots__ = ("_kernel", "_metric", "_norm", "_query", "_widen", "dtype")
+
+    def __init__(self, query: Floats, metric: str, element: Any) -> None:
+        self._widen: Any = None
+        self._kernel: Any = None
+        self._norm: Any = None
         self._metric = metric
+        if metric == "hamming":
+            self.dtype = np.dtype(element) if element != BFLOAT16 else np.dtype(np.uint16)
+            if element == BFLOAT16 or self.dtype != np.uint8:
+                raise InvalidInputError(f"distance hamming does not support {element} vectors, only uint8")
+            self._query: Floats = np.ascontiguousarray(np.clip(np.nan_to_num(query), 0, 255), np.uint8)
+            return
+        if element == BFLOAT16:
+            self.dtype = np.dtype(np.uint16)
+            self._widen = _widen_bfloat16
+        else:
+            self.dtype = np.dtype(element)
+            self._widen = _WIDENINGS.get(self.dtype.char)
+        kernels = _SINGLE if self._widen is not None else _KERNELS.get(self.dtype.char)
+        if kernels is None or metric not in METRICS:
+            raise InvalidInputError(f"distance {metric} does not support {element} vectors")
+        wide = np.float64 if self.dtype == np.float64 else np.float32
+        self._query = np.ascontiguousarray(query, wide)
+        self._norm = wide(np.sqrt((self._query * self._query).sum()))
         self._kernel = kernels[METRICS.index(metric)]
 
     @property
@@ -78,26 +106,67 @@ class Distance:
 
     def __call__(self, matrix: Floats, out: Distances) -> None:
         """Write the distance of each row of a contiguous matrix to ``out`` (contiguous, one number a row)."""
+        if self._kernel is None:
+            hamming_numpy(self._query, matrix, out)
+            return
+        if self._widen is not None:
+            self._of_narrow(matrix, out)
+            return
+        self._of_wide(matrix, out)
+
+    def _of_wide(self, matrix: Floats, out: Distances) -> None:
         compiled = self._kernel.get(matrix.nbytes)
         if compiled is None:
             distances_numpy(self._query, matrix, self._metric, out)
-        elif self.dtype.char == "e":
-            self._of_halves(compiled, matrix, out)
         else:
             compiled(self._query, self._norm, matrix.reshape(-1), out)
 
-    def _of_halves(self, compiled: Any, matrix: Floats, out: Distances) -> None:
+    def _of_narrow(self, matrix: Floats, out: Distances) -> None:
         rows, dimension = matrix.shape
-        widen = _WIDEN.get(matrix.nbytes)
+        compiled = self._kernel.get(2 * matrix.nbytes)
         step = max(1, _BLOCK_BYTES // max(1, 4 * dimension))
-        block = np.empty(step * dimension, np.float32)
+        block = np.empty(min(step, rows) * dimension, np.float32)
         for low in range(0, rows, step):  # widened in blocks that stay in the cache
             part = matrix[low : low + step].reshape(-1)
-            if widen is None:
-                block[: len(part)] = part
+            wide = block[: len(part)]
+            self._widen(part, wide)
+            target = out[low : low + step]
+            if compiled is None:
+                distances_numpy(self._query, wide.reshape(-1, dimension), self._metric, target)
             else:
-                widen(part.view(np.uint16), block[: len(part)])
-            compiled(self._query, self._norm, block[: len(part)], out[low : low + step])
+                compiled(self._query, self._norm, wide, target)
+
+
+def _widen_half(part: Floats, out: Distances) -> None:
+    widen = _WIDEN.get(part.nbytes)
+    if widen is None:
+        out[:] = part
+    else:
+        widen(part.view(np.uint16), out)
+
+
+def _widen_bfloat16(part: npt.NDArray[np.uint16], out: Distances) -> None:
+    bits = out.view(np.uint32)
+    bits[:] = part
+    bits <<= np.uint32(16)
+
+
+def _widen_int8(part: npt.NDArray[np.int8], out: Distances) -> None:
+    out[:] = part
+
+
+_WIDENINGS = {"e": _widen_half, "b": _widen_int8}
+
+
+def hamming_numpy(query: npt.NDArray[np.uint8], matrix: npt.NDArray[np.uint8], out: Distances) -> None:
+    """Differing bits of each row; NumPy counts bits with the processor's own instruction."""
+    rows, dimension = matrix.shape
+    if dimension and dimension % 8 == 0 and query.ctypes.data % 8 == 0 and matrix.ctypes.data % 8 == 0:
+        query, matrix = query.view(np.uint64), matrix.view(np.uint64)
+    step = max(1, _BLOCK_BYTES // max(1, dimension))
+    for low in range(0, rows, step):
+        part = matrix[low : low + step]
+        out[low : low + step] = np.bitwise_count(part ^ query).sum(axis=1, dtype=np.uint32)
 
 
 def distances_numpy(query: Floats, matrix: Floats, metric: str, out: Distances) -> None:
@@ -273,6 +342,6 @@ def _kernels_of(element: str) -> tuple[Kernel, Kernel, Kernel]:
 
 
 _SINGLE = _kernels_of("f4")
-_KERNELS = {"f": _SINGLE, "e": _SINGLE, "d": _kernels_of("f8")}
+_KERNELS = {"f": _SINGLE, "d": _kernels_of("f8")}
 _WIDEN = Kernel(widen_numba, "void(r.u2, f4)")
 _TOP_K = Kernel(top_k_numba, "i8(r.f4, =f4, =f4, =i8, f4, i8)")

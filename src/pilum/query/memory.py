@@ -1,0 +1,50 @@
+"""How much a running scan may hold: a share of the process's budget.
+
+Results decoded ahead of a slow consumer, of many scans at once, must not add up.  A scan asks when it starts how
+many bytes it may have in flight and decoded but not consumed: its own limit (`io_buffer_size`), or an equal share
+of the process's budget (`pilum.config.io_buffer_size`) among the scans that run, whichever is smaller.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pilum import config
+from pilum.io.forking import on_fork
+
+__all__ = ["scan_share"]
+
+# What a scan uses when it is alone: enough to keep the cores, or 64 requests of 2 MiB, busy.
+_LOCAL = 64 << 20
+_REMOTE = 128 << 20
+
+_lock = threading.Lock()
+_running = 0
+
+
+@on_fork
+def _start_anew() -> None:
+    global _lock, _running
+    _lock = threading.Lock()
+    _running = 0
+
+
+@contextmanager
+def scan_share(limit: int | None, *, suspends: bool) -> Iterator[int]:
+    """Bytes that a scan may hold while it runs inside the ``with`` block.
+
+    Args:
+        limit: the scan's own limit, if it has one.
+        suspends: whether its store may wait for the network.
+    """
+    global _running
+    with _lock:
+        _running += 1
+        share = config.io_buffer_size() // _running
+    try:
+        yield max(1, min(share, (_REMOTE if suspends else _LOCAL) if limit is None else limit))
+    finally:
+        with _lock:
+            _running = max(0, _running - 1)

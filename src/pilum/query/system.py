@@ -1,0 +1,125 @@
+"""System columns: what a table knows about a row without reading its data (spec/read-path.md, section 7).
+
+| column | value |
+|---|---|
+| `_rowid` | the stable row id, or the row address in tables without such ids |
+| `_rowaddr` | fragment id << 32 \\| physical offset |
+| `_rowoffset` | live rows before this one in the table |
+| `_row_created_at_version`, `_row_last_updated_at_version` | from the fragment's version runs; 1 where there are none |
+
+All of them follow from row addresses, the manifest and the deletion vectors; they are computed for whole arrays of
+addresses, in any order, fragment by fragment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pilum.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from pilum.query.snapshot import Snapshot
+
+__all__ = [
+    "CREATED_AT",
+    "DISTANCE",
+    "QUERY_INDEX",
+    "ROW_ADDRESS",
+    "ROW_ID",
+    "ROW_OFFSET",
+    "SYSTEM_TYPES",
+    "UPDATED_AT",
+    "by_fragment",
+    "row_ids_of",
+    "system_columns",
+]
+
+ROW_ID = "_rowid"
+ROW_ADDRESS = "_rowaddr"
+ROW_OFFSET = "_rowoffset"
+CREATED_AT = "_row_created_at_version"
+UPDATED_AT = "_row_last_updated_at_version"
+# Made by a search, not known of a row.
+DISTANCE = "_distance"
+QUERY_INDEX = "query_index"
+
+SYSTEM_TYPES: Mapping[str, pa.DataType] = dict.fromkeys(
+    (ROW_ID, ROW_ADDRESS, ROW_OFFSET, CREATED_AT, UPDATED_AT), pa.uint64()
+)
+
+U64 = npt.NDArray[np.uint64]
+_LOW = np.uint64(0xFFFFFFFF)
+
+
+def by_fragment(addresses: U64) -> Iterator[tuple[int, Any, npt.NDArray[np.int64]]]:
+    """(fragment id, where in ``addresses`` its rows are, their physical offsets) for each fragment."""
+    owners = addresses >> np.uint64(32)
+    offsets = (addresses & _LOW).astype(np.int64)
+    if len(owners) == 0:
+        return
+    if np.all(owners[1:] >= owners[:-1]):
+        edges = [0, *(np.flatnonzero(owners[1:] != owners[:-1]) + 1).tolist(), len(owners)]
+        for low, high in zip(edges, edges[1:], strict=False):
+            yield int(owners[low]), slice(low, high), offsets[low:high]
+        return
+    for owner in np.unique(owners).tolist():
+        where = np.flatnonzero(owners == owner)
+        yield owner, where, offsets[where]
+
+
+async def row_ids_of(snapshot: Snapshot, addresses: U64) -> U64:
+    """The row ids of rows by address."""
+    if not snapshot.manifest.uses_stable_row_ids:
+        return addresses
+    ids = np.empty(len(addresses), np.uint64)
+    for owner, where, offsets in by_fragment(addresses):
+        ids[where] = (await snapshot.row_ids(snapshot.fragment(owner))).take(offsets)
+    return ids
+
+
+async def system_columns(
+    snapshot: Snapshot,
+    addresses: U64,
+    names: Iterable[str],
+    *,
+    deleted: npt.NDArray[np.bool_] | None = None,
+) -> dict[str, pa.Array]:
+    """System columns of rows.
+
+    Args:
+        snapshot: the table.
+        addresses: of existing rows, any order.
+        names: of `SYSTEM_TYPES`; others are left out.
+        deleted: rows that are shown although they are deleted: their ids and addresses are null.
+    """
+    columns: dict[str, pa.Array] = {}
+    for name in names:
+        if name == ROW_ADDRESS:
+            columns[name] = pa.array(addresses, pa.uint64(), mask=deleted)
+        elif name == ROW_ID:
+            columns[name] = pa.array(await row_ids_of(snapshot, addresses), pa.uint64(), mask=deleted)
+        elif name in SYSTEM_TYPES:
+            columns[name] = pa.array(await _per_fragment(snapshot, addresses, name))
+    return columns
+
+
+async def _per_fragment(snapshot: Snapshot, addresses: U64, name: str) -> U64:
+    values = np.empty(len(addresses), np.uint64)
+    for owner, where, offsets in by_fragment(addresses):
+        fragment = snapshot.fragment(owner)
+        if name == ROW_OFFSET:
+            gone = await snapshot.deletions(fragment)
+            before = np.searchsorted(gone, offsets) if len(gone) else 0
+            values[where] = snapshot.live_start(owner) + offsets - before
+        elif name == CREATED_AT:
+            values[where] = (await snapshot.created_at(fragment)).take(offsets)
+        elif name == UPDATED_AT:
+            values[where] = (await snapshot.updated_at(fragment)).take(offsets)
+        else:
+            raise InvalidInputError(f"no system column named {name!r}")
+    return values

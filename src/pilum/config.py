@@ -14,10 +14,18 @@ __all__ = [
     "cpu_threads",
     "default_batch_size",
     "default_fragment_readahead",
+    "dictionary_compression",
+    "dictionary_compression_level",
+    "dictionary_divisor",
+    "dictionary_max_cardinality",
+    "dictionary_size_ratio",
+    "dictionary_too_small",
     "inline_scheduling_threshold",
     "io_buffer_size",
     "io_parallelism",
     "max_request_size",
+    "miniblock_max_values",
+    "minichunk_size",
 ]
 
 MIB = 1 << 20
@@ -65,6 +73,54 @@ def cpu_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
+
+
+def miniblock_max_values() -> int:
+    """Values of a mini-block chunk at most (``LANCE_MINIBLOCK_MAX_VALUES``, 4096; up to 32768)."""
+    return min(_integer("LANCE_MINIBLOCK_MAX_VALUES") or 4096, 32_768)
+
+
+def minichunk_size() -> int:
+    """Bytes that a chunk of variable-width values aims at (``LANCE_BINARY_MINIBLOCK_CHUNK_SIZE``, 4096)."""
+    return _integer("LANCE_BINARY_MINIBLOCK_CHUNK_SIZE") or 4096
+
+
+def dictionary_too_small() -> int:
+    """Pages of fewer values get no dictionary (``LANCE_ENCODING_DICT_TOO_SMALL``, 100)."""
+    found = _integer("LANCE_ENCODING_DICT_TOO_SMALL", minimum=0)
+    return 100 if found is None else found
+
+
+def dictionary_divisor() -> int:
+    """Values per dictionary entry at least (``LANCE_ENCODING_DICT_DIVISOR``, 2)."""
+    return _integer("LANCE_ENCODING_DICT_DIVISOR") or 2
+
+
+def dictionary_max_cardinality() -> int:
+    """Entries of a dictionary at most (``LANCE_ENCODING_DICT_MAX_CARDINALITY``, 100000)."""
+    found = _integer("LANCE_ENCODING_DICT_MAX_CARDINALITY", minimum=0)
+    return 100_000 if found is None else found
+
+
+def dictionary_size_ratio() -> float:
+    """Share of the plain size that a dictionary page may have (``LANCE_ENCODING_DICT_SIZE_RATIO``, 0.8)."""
+    text = os.environ.get("LANCE_ENCODING_DICT_SIZE_RATIO", "").strip()
+    try:
+        return float(text) if text else 0.8
+    except ValueError:
+        raise InvalidInputError(
+            f"environment variable LANCE_ENCODING_DICT_SIZE_RATIO must be a number, got {text!r}"
+        ) from None
+
+
+def dictionary_compression() -> str:
+    """Compression of dictionary values (``LANCE_ENCODING_DICT_VALUES_COMPRESSION``, lz4)."""
+    return os.environ.get("LANCE_ENCODING_DICT_VALUES_COMPRESSION", "").strip().lower() or "lz4"
+
+
+def dictionary_compression_level() -> int | None:
+    """Its level (``LANCE_ENCODING_DICT_VALUES_COMPRESSION_LEVEL``); None when unset."""
+    return _integer("LANCE_ENCODING_DICT_VALUES_COMPRESSION_LEVEL", minimum=-100)
 
 
 def _integer(name: str, *, minimum: int = 1) -> int | None:

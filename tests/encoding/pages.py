@@ -17,14 +17,8 @@ import pyarrow as pa
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from pilum.encoding import levels
-from pilum.encoding.blocks import (
-    Block,
-    FixedBlock,
-    FslBlock,
-    VariableBlock,
-    take_block,
-    to_arrow,
-)
+from pilum.encoding.arrow_blocks import to_arrow
+from pilum.encoding.blocks import Block, FixedBlock, FslBlock, VariableBlock, take_block
 from pilum.encoding.page import Decoded, EncodedPage, PageDecoder, PageSource, Range, Rows
 from pilum.proto import container_pb2, encodings_pb2
 from tests.support import expected_table

@@ -10,17 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pilum.encoding.arrow_blocks import from_arrow, to_arrow
 from pilum.encoding.blocks import (
     FixedBlock,
     FslBlock,
     NullBlock,
     VariableBlock,
     concat_blocks,
-    from_arrow,
     pack_bits,
     slice_block,
     take_block,
-    to_arrow,
     unpack_bits,
 )
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilum.encoding import registry, selection
-from pilum.encoding.blocks import Block, FixedBlock, FslBlock, VariableBlock, from_arrow, to_arrow
+from pilum.encoding.arrow_blocks import from_arrow, to_arrow
+from pilum.encoding.blocks import Block, FixedBlock, FslBlock, VariableBlock
 from pilum.encoding.codecs.flat import flat_ce, values_per_chunk
 from pilum.encoding.registry import ChunkSet, EncodeOptions, FixedValues, MiniBlockEncoded
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError, UnsupportedError

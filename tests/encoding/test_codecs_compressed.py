@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilum.encoding import registry
-from pilum.encoding.blocks import FixedBlock, VariableBlock, from_arrow, to_arrow
+from pilum.encoding.arrow_blocks import from_arrow, to_arrow
+from pilum.encoding.blocks import FixedBlock, VariableBlock
 from pilum.encoding.codecs.flat import flat_ce
 from pilum.encoding.codecs.general import compress, decompress
 from pilum.encoding.codecs.variable import variable_ce

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilum.encoding import kernels, registry
-from pilum.encoding.blocks import from_arrow, to_arrow
+from pilum.encoding.arrow_blocks import from_arrow, to_arrow
 from pilum.encoding.codecs.variable import variable_ce
 from pilum.encoding.kernels import fsst
 from pilum.encoding.registry import ChunkSet, EncodeOptions

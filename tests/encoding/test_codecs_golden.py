@@ -16,7 +16,8 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from pilum.encoding import registry
-from pilum.encoding.blocks import FixedBlock, from_arrow, take_block, to_arrow
+from pilum.encoding.arrow_blocks import from_arrow, to_arrow
+from pilum.encoding.blocks import FixedBlock, take_block
 from pilum.encoding.registry import ChunkSet, EncodeOptions
 from pilum.proto import container_pb2, encodings_pb2
 from tests.support import expected_table, golden_files

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilum.encoding import constant, structure
-from pilum.encoding.blocks import to_arrow
+from pilum.encoding.arrow_blocks import to_arrow
 from pilum.encoding.codecs.base import EncodeOptions
 from pilum.encoding.page import Decoded, EncodedPage, LeafRows, PageDecoder, PageSource, Rows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError
@@ -186,7 +186,6 @@ def test_pages_round_trip(kind: Any, values: list[Any], version: tuple[int, int]
 def test_values_are_constant_only_since_2_2(kind: Any, values: list[Any]) -> None:
     rows = shred(values, kind)
     assert encode(rows, V21) is None
-    assert encode(rows, V22, scalar=False) is None
     page = encode(rows, V22)
     assert page is not None
     with pytest.raises(CorruptFileError, match=r"version 2\.1"):

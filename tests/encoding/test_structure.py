@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilum.encoding import levels, structure
-from pilum.encoding.blocks import FixedBlock, NullBlock, to_arrow
+from pilum.encoding.arrow_blocks import to_arrow
+from pilum.encoding.blocks import FixedBlock, NullBlock
 from pilum.encoding.page import Decoded, LeafRows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError, UnsupportedError
 from pilum.schema.field import Field, Schema

@@ -18,13 +18,8 @@ from tests.file.files import assert_same, drive, expectation, golden_case_files,
 
 pytestmark = pytest.mark.golden
 
-NOT_YET: dict[str, str] = {
-    **dict.fromkeys(
-        ("packed_fixed-2.1", "packed_fixed-2.2", "packed_more-2.2", "packed_var-2.2"), "codec packed struct"
-    ),
-    **dict.fromkeys(("packed_2_1", "packed_2_2", "packed_var_2_2"), "codec packed struct"),
-    **dict.fromkeys(("blob_2_1", "blob_2_2"), "blob layout"),
-}
+
+NOT_YET: dict[str, str] = {}
 
 CASES = [
     pytest.param(

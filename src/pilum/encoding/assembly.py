@@ -24,7 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pilum.encoding import levels
-from pilum.encoding.blocks import pack_bits, to_arrow
+from pilum.encoding.arrow_blocks import to_arrow
+from pilum.encoding.blocks import DictionaryBlock, pack_bits
 from pilum.encoding.page import Decoded, Levels
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 from pilum.schema.field import Field
@@ -56,7 +57,7 @@ def assemble(field: Field, leaves: Sequence[Sequence[Decoded]]) -> pa.Array:
         CorruptFileError: levels, values and layers contradict each other or the field, or leaves differ
             in their structure.
         InvalidInputError: more than 2 GiB of values for a type with 32-bit offsets.
-        UnsupportedError: packed structs.
+        UnsupportedError: fixed-size lists of structs together with lists.
     """
     if len(leaves) == 1 and leaves[0] and not field.children and field.arrow_type.id not in _SPECIAL:
         # most columns: nothing to build
@@ -140,10 +141,8 @@ class _Leaf:
         self.field, self.pages, self.kinds, self.factor = field, pages, kinds, factor
         if factor > 1 and any(kinds):
             raise UnsupportedError("fixed-size lists of structs together with lists")
-        kind = field.arrow_type
-        if kind.id == _STRUCT and field.children:
-            raise UnsupportedError(f"field {field.name!r}: packed structs are not supported")
-        self.hollow = kind.id == _STRUCT and any(len(page.layers) < len(kinds) for page in pages)
+        empty = field.arrow_type.id == _STRUCT and not field.children
+        self.hollow = empty and any(len(page.layers) < len(kinds) for page in pages)
         page_rows = sum(page.num_rows for page in pages)
         if page_rows % factor:
             raise CorruptFileError(f"a column of {page_rows} page rows holds lists of {factor}")
@@ -271,19 +270,26 @@ class _Leaf:
     def values(self) -> pa.Array:
         """The values of the visible entries with the nulls of the leaf (and of structs around it)."""
         kind = self.field.arrow_type
-        stored = kind.value_type if kind.id == _DICTIONARY else kind
         if not self.pages:
             return pa.nulls(0, kind)
-        parts = [to_arrow(page.block, stored, _validity(page)) for page in self.pages]
-        array = parts[0] if len(parts) == 1 else _concat(parts)
         if kind.id == _DICTIONARY:
-            try:
-                array = array.dictionary_encode().cast(kind)
-            except pa.ArrowInvalid as error:
-                raise InvalidInputError(
-                    f"field {self.field.name!r}: the values do not fit a {kind}: {error}"
-                ) from None
-        return array
+            return self._dictionary_values(kind)
+        parts = [to_arrow(page.block, kind, _validity(page)) for page in self.pages]
+        return parts[0] if len(parts) == 1 else _concat(parts)
+
+    def _dictionary_values(self, kind: Any) -> pa.Array:
+        """Each page may have a dictionary of its own, or plain values."""
+        pages = self.pages
+        if len(pages) == 1 and isinstance(pages[0].block, DictionaryBlock):
+            return to_arrow(pages[0].block, kind, _validity(pages[0]))
+        parts = [to_arrow(page.block, kind.value_type, _validity(page)) for page in pages]
+        array = parts[0] if len(parts) == 1 else _concat(parts)
+        try:
+            return array.dictionary_encode().cast(kind)
+        except pa.ArrowInvalid as error:
+            raise InvalidInputError(
+                f"field {self.field.name!r}: the values do not fit a {kind}: {error}"
+            ) from None
 
 
 def _validity(page: Decoded) -> Bools | None:
@@ -316,7 +322,7 @@ def _build(field: Field, columns: Sequence[_Leaf], layer: int, depth: int, strid
         depth: lists around it.
         stride: entries per slot (fixed-size lists of structs repeat them).
     """
-    if field.is_leaf and field.arrow_type.id != _STRUCT:
+    if field.is_leaf and (field.children or field.arrow_type.id != _STRUCT):
         return columns[0].values()
     lead = next((column for column in columns if not column.hollow), columns[0])
     count = lead.count(depth, stride)

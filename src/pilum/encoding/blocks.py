@@ -1,17 +1,18 @@
 """Data blocks: what codecs produce and consume, one step away from Arrow.
 
 A block holds the values of one leaf column with nulls already moved to definition levels
-(`spec/compression.md`, section 3).  Four shapes cover every leaf type:
+(`spec/compression.md`, section 3).  Six shapes cover every leaf type:
 
-    FixedBlock     n values of `bits` bits           data: ceil(n*bits/8) bytes, little-endian, LSB first
-    VariableBlock  n byte strings                    offsets: n+1 numbers starting at 0, data: bytes
-    FslBlock       n rows of `dimension` items       child block of n*dimension items, item validity
-    NullBlock      n values without any content      (all items null inside a fixed-size list)
+    FixedBlock       n values of `bits` bits        data: ceil(n*bits/8) bytes, little-endian, LSB first
+    VariableBlock    n byte strings                 offsets: n+1 numbers starting at 0, data: bytes
+    FslBlock         n rows of `dimension` items    child block of n*dimension items, item validity
+    StructBlock      n packed structs               one block of n values per member
+    DictionaryBlock  n indices                      into a block of items
+    NullBlock        n values without any content   (all items null inside a fixed-size list)
 
 Blocks are plain values; whoever makes one guarantees its invariants (lengths fit, offsets
-start at 0, never decrease and end inside `data`).  `to_arrow` checks them once more where
-that is cheap, because what goes to Arrow must never make C++ read outside a buffer, and it
-checks UTF-8.  Nothing in here knows files, pages or codecs.
+start at 0, never decrease and end inside `data`, indices lie inside the dictionary).  The way
+to Arrow and back is `arrow_blocks`.  Nothing in here knows files, pages or codecs.
 """
 
 from __future__ import annotations
@@ -21,23 +22,25 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pilum.encoding.kernels import ranges
-from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
+from pilum.errors import InvalidInputError, UnsupportedError
 
 __all__ = [
     "Block",
+    "DictionaryBlock",
     "FixedBlock",
     "FslBlock",
     "NullBlock",
+    "StructBlock",
     "VariableBlock",
+    "block_bytes",
     "concat_blocks",
-    "from_arrow",
+    "decode_dictionary",
     "pack_bits",
+    "slice_bits",
     "slice_block",
     "take_block",
-    "to_arrow",
     "unpack_bits",
 ]
 
@@ -45,8 +48,8 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Offsets: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
-_EMPTY: Bytes = np.empty(0, np.uint8)
 _MAX_I32 = 2**31 - 1
+_MAX_EXPANDED = 1 << 36  # bytes that a dictionary of long values may expand to in one read
 
 
 @dataclass(slots=True)
@@ -91,7 +94,24 @@ class NullBlock:
     count: int
 
 
-Block: TypeAlias = FixedBlock | VariableBlock | FslBlock | NullBlock
+@dataclass(slots=True)
+class StructBlock:
+    """``count`` packed structs; every child has as many values."""
+
+    children: tuple[Block, ...]
+    count: int
+
+
+@dataclass(slots=True)
+class DictionaryBlock:
+    """``count`` values given as unsigned indices of 8 to 64 bits into ``items``; those of nulls are valid, too."""
+
+    indices: FixedBlock
+    items: Block
+    count: int
+
+
+Block: TypeAlias = FixedBlock | VariableBlock | FslBlock | StructBlock | DictionaryBlock | NullBlock
 
 _WORDS: dict[int, np.dtype[Any]] = {
     8: np.dtype("<u1"),
@@ -99,6 +119,21 @@ _WORDS: dict[int, np.dtype[Any]] = {
     32: np.dtype("<u4"),
     64: np.dtype("<u8"),
 }
+
+
+def block_bytes(block: Block | None) -> int:
+    """Bytes that a block takes in memory; a dictionary counts whole."""
+    if isinstance(block, FixedBlock):
+        return (block.count * block.bits + 7) // 8
+    if isinstance(block, VariableBlock):
+        return int(block.offsets[-1]) + block.offsets.nbytes
+    if isinstance(block, FslBlock):
+        return (0 if block.validity is None else block.validity.nbytes) + block_bytes(block.child)
+    if isinstance(block, StructBlock):
+        return sum(map(block_bytes, block.children))
+    if isinstance(block, DictionaryBlock):
+        return block_bytes(block.indices) + block_bytes(block.items)
+    return 0
 
 
 # --------------------------------------------------------------------------- bits
@@ -117,7 +152,7 @@ def pack_bits(values: npt.NDArray[Any]) -> Bytes:
     return np.packbits(values, bitorder="little")
 
 
-def _slice_bits(data: Bytes, start: int, count: int) -> Bytes:
+def slice_bits(data: Bytes, start: int, count: int) -> Bytes:
     if start % 8 == 0:
         return data[start // 8 : (start + count + 7) // 8]
     return pack_bits(unpack_bits(data, count, start))
@@ -135,7 +170,7 @@ def slice_block(block: Block, start: int, count: int) -> Block:
             width = block.bits // 8
             return FixedBlock(block.bits, block.data[start * width : (start + count) * width], count)
         if block.bits == 1:
-            return FixedBlock(1, _slice_bits(block.data, start, count), count)
+            return FixedBlock(1, slice_bits(block.data, start, count), count)
         return _odd_bits(block, np.arange(start, start + count))
     if isinstance(block, VariableBlock):
         offsets = block.offsets[start : start + count + 1]
@@ -145,8 +180,12 @@ def slice_block(block: Block, start: int, count: int) -> Block:
         return VariableBlock(block.offset_bits, offsets, block.data[low:high], count)
     if isinstance(block, FslBlock):
         first, items = start * block.dimension, count * block.dimension
-        validity = None if block.validity is None else _slice_bits(block.validity, first, items)
+        validity = None if block.validity is None else slice_bits(block.validity, first, items)
         return FslBlock(block.dimension, validity, slice_block(block.child, first, items), count)
+    if isinstance(block, StructBlock):
+        return StructBlock(tuple(slice_block(child, start, count) for child in block.children), count)
+    if isinstance(block, DictionaryBlock):
+        return DictionaryBlock(_indices(slice_block(block.indices, start, count)), block.items, count)
     return NullBlock(count)
 
 
@@ -184,7 +223,36 @@ def take_block(block: Block, indices: npt.NDArray[np.int64]) -> Block:
             assert isinstance(rows, FixedBlock)
             return FslBlock(block.dimension, validity, FixedBlock(child.bits, rows.data, len(items)), count)
         return FslBlock(block.dimension, validity, take_block(child, items), count)
+    if isinstance(block, StructBlock):
+        return StructBlock(tuple(take_block(child, indices) for child in block.children), count)
+    if isinstance(block, DictionaryBlock):
+        return DictionaryBlock(_indices(take_block(block.indices, indices)), block.items, count)
     return NullBlock(count)
+
+
+def _indices(block: Block) -> FixedBlock:
+    assert isinstance(block, FixedBlock)
+    return block
+
+
+def decode_dictionary(block: DictionaryBlock) -> Block:
+    """The values that the indices stand for.
+
+    Raises:
+        InvalidInputError: few indices of long strings expand to more than one array can hold.
+    """
+    positions = block.indices.words().astype(np.int64)
+    items = block.items
+    if isinstance(items, VariableBlock) and len(positions):
+        sizes = np.diff(items.offsets)
+        limit = _MAX_I32 if items.offset_bits == 32 else _MAX_EXPANDED
+        if len(positions) * int(sizes.max(initial=0)) > limit:
+            total = int(sizes[positions].sum(dtype=np.int64))
+            if total > limit:
+                raise InvalidInputError(
+                    f"{len(positions)} dictionary values expand to {total} bytes; read fewer rows at once"
+                )
+    return take_block(items, positions)
 
 
 def concat_blocks(blocks: list[Block]) -> Block:
@@ -223,6 +291,14 @@ def concat_blocks(blocks: list[Block]) -> Block:
             validity = pack_bits(np.concatenate(valid))
         children = _fill_null_children([b.child for b in lists])
         return FslBlock(first.dimension, validity, concat_blocks(children), count)
+    if isinstance(first, StructBlock):
+        structs = cast("list[StructBlock]", blocks)
+        members = zip(*(b.children for b in structs), strict=True)
+        return StructBlock(tuple(concat_blocks(list(member)) for member in members), count)
+    if isinstance(first, DictionaryBlock):
+        from pilum.encoding.dictionaries import unify
+
+        return unify(cast("list[DictionaryBlock]", blocks))
     return NullBlock(count)
 
 
@@ -261,194 +337,3 @@ def _offsets_of(sizes: npt.NDArray[Any], offset_bits: int) -> tuple[Offsets, int
     if offset_bits == 32 and offsets[-1] <= _MAX_I32:
         return offsets.astype(np.int32), 32
     return offsets, 64
-
-
-# --------------------------------------------------------------------------- from Arrow
-
-
-def from_arrow(array: pa.Array) -> Block:
-    """The values of a leaf array; honours its offset, ignores its own validity.
-
-    Null items of a fixed-size list become the validity of its block, except the items of
-    null rows: those rows are definition levels already.  Buffers are shared, not copied.
-    """
-    kind = array.type
-    if isinstance(kind, pa.BaseExtensionType):
-        return from_arrow(array.storage)
-    if pa.types.is_fixed_size_list(kind):
-        return _fsl_from_arrow(array)
-    count, offset = len(array), array.offset
-    if pa.types.is_null(kind):
-        return NullBlock(count)
-    if pa.types.is_string_view(kind):
-        return from_arrow(array.cast(pa.string()))
-    if pa.types.is_binary_view(kind):
-        return from_arrow(array.cast(pa.binary()))
-    if _is_variable(kind):
-        return _variable_from_arrow(array, 64 if _is_large(kind) else 32)
-    if kind.num_fields or pa.types.is_dictionary(kind):
-        raise UnsupportedError(f"no data block for Arrow type {kind}")
-    bits = _bit_width(kind)
-    buffer = array.buffers()[1]
-    data = _EMPTY if buffer is None else np.frombuffer(buffer, np.uint8)
-    if bits == 1:
-        return FixedBlock(1, _slice_bits(data, offset, count), count)
-    width = bits // 8
-    return FixedBlock(bits, data[offset * width : (offset + count) * width], count)
-
-
-def _variable_from_arrow(array: pa.Array, offset_bits: int) -> VariableBlock:
-    count, offset = len(array), array.offset
-    dtype: np.dtype[Any] = np.dtype("<i4" if offset_bits == 32 else "<i8")
-    _, offsets_buffer, data_buffer = array.buffers()
-    if offsets_buffer is None or offsets_buffer.size == 0:
-        return VariableBlock(offset_bits, np.zeros(1, dtype), _EMPTY, 0)
-    offsets = np.frombuffer(offsets_buffer, dtype)[offset : offset + count + 1]
-    low, high = int(offsets[0]), int(offsets[-1])
-    data = _EMPTY if data_buffer is None else np.frombuffer(data_buffer, np.uint8)[low:high]
-    return VariableBlock(offset_bits, offsets - offsets.dtype.type(low) if low else offsets, data, count)
-
-
-def _fsl_from_arrow(array: pa.Array) -> FslBlock:
-    count, dimension = len(array), array.type.list_size
-    items = array.values.slice(array.offset * dimension, count * dimension)
-    child = from_arrow(items)
-    validity: Bytes | None = None
-    if items.null_count:
-        buffer = _storage(items).buffers()[0]
-        if buffer is None:  # the null type has nulls but no bitmap
-            valid = np.zeros(len(items), np.bool_)
-        else:
-            valid = unpack_bits(np.frombuffer(buffer, np.uint8), len(items), items.offset)
-        if array.null_count:
-            rows = unpack_bits(np.frombuffer(array.buffers()[0], np.uint8), count, array.offset)
-            valid = valid | np.repeat(~rows, dimension)
-        if not valid.all():
-            validity = pack_bits(valid)
-    return FslBlock(dimension, validity, child, count)
-
-
-def _storage(array: pa.Array) -> pa.Array:
-    return array.storage if isinstance(array.type, pa.BaseExtensionType) else array
-
-
-def _is_variable(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_string(kind) or types.is_binary(kind) or _is_large(kind))
-
-
-def _is_large(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_large_string(kind) or pa.types.is_large_binary(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _bit_width(kind: pa.DataType) -> int:
-    try:
-        bits = int(kind.bit_width)
-    except ValueError:
-        raise UnsupportedError(f"no data block for Arrow type {kind}") from None
-    if bits == 0:
-        raise UnsupportedError(f"values of no bytes cannot be stored: Arrow type {kind}")
-    return bits
-
-
-# --------------------------------------------------------------------------- to Arrow
-
-
-def to_arrow(block: Block, arrow_type: pa.DataType, validity: Bools | None = None) -> pa.Array:
-    """The block as an Arrow array of ``arrow_type``, zero copy where alignment allows.
-
-    Args:
-        block: the values; its shape must fit the type.
-        arrow_type: a leaf type of section 3 (an extension type means its storage).
-        validity: one boolean per value, True = valid; None = all valid.
-
-    Raises:
-        CorruptFileError: widths, offsets or UTF-8 contradict the type.
-    """
-    if isinstance(arrow_type, pa.BaseExtensionType):
-        storage = to_arrow(block, arrow_type.storage_type, validity)
-        return pa.ExtensionArray.from_storage(arrow_type, storage)
-    if isinstance(block, NullBlock):
-        return pa.nulls(block.count, arrow_type)
-    bitmap, nulls = None, 0
-    if validity is not None:
-        nulls = block.count - int(np.count_nonzero(validity))
-        if nulls:
-            bitmap = pa.py_buffer(pack_bits(validity))
-    if isinstance(block, FslBlock):
-        return _fsl_to_arrow(block, arrow_type, bitmap, nulls)
-    if isinstance(block, VariableBlock):
-        return _variable_to_arrow(block, arrow_type, bitmap, nulls)
-    return _fixed_to_arrow(block, arrow_type, bitmap, nulls)
-
-
-def _fixed_to_arrow(block: FixedBlock, kind: pa.DataType, bitmap: Any, nulls: int) -> pa.Array:
-    if _is_variable(kind) or kind.num_fields:
-        raise CorruptFileError(f"column of type {kind} is stored as fixed-width values of {block.bits} bits")
-    if pa.types.is_null(kind):
-        return pa.nulls(block.count)
-    bits = _bit_width(kind)
-    data = block.data
-    if bits == 1 and block.bits == 8:  # full-zip stores one byte per boolean
-        data = pack_bits(data[: block.count] != 0)
-    elif block.bits != bits:
-        raise CorruptFileError(
-            f"column of type {kind} needs {bits} bits per value, the page has {block.bits}"
-        )
-    size = (block.count * bits + 7) // 8
-    if len(data) < size:
-        raise CorruptFileError(f"{block.count} values of {bits} bits need {size} bytes, got {len(data)}")
-    return pa.Array.from_buffers(kind, block.count, [bitmap, _aligned(data[:size], bits // 8)], nulls)
-
-
-def _aligned(data: npt.NDArray[Any], width: int) -> pa.Buffer:
-    """An Arrow buffer over ``data``; copied only if values would straddle their alignment."""
-    if not data.flags.c_contiguous:
-        data = np.ascontiguousarray(data)
-    buffer = pa.py_buffer(data)
-    if width in (2, 4, 8, 16, 32) and buffer.address % min(width, 8):
-        return pa.py_buffer(data.copy())
-    return buffer
-
-
-def _variable_to_arrow(block: VariableBlock, kind: pa.DataType, bitmap: Any, nulls: int) -> pa.Array:
-    if not _is_variable(kind):
-        raise CorruptFileError(f"column of type {kind} is stored as variable-width values")
-    large, offsets = _is_large(kind), block.offsets
-    if len(offsets) != block.count + 1 or offsets[0] != 0:
-        raise CorruptFileError(f"{block.count} values have {len(offsets)} offsets")
-    if offsets[-1] > len(block.data) or bool(np.any(offsets[1:] < offsets[:-1])):
-        raise CorruptFileError("offsets of a variable-width page decrease or leave the page")
-    if large:
-        offsets = offsets.astype(np.int64, copy=False)
-    elif offsets.dtype != np.int32:
-        if offsets[-1] > _MAX_I32:
-            raise InvalidInputError(
-                f"{int(offsets[-1])} bytes of {kind} values do not fit one Arrow array; read smaller batches"
-            )
-        offsets = offsets.astype(np.int32)
-    data = block.data[: int(offsets[-1])]
-    buffers = [bitmap, _aligned(offsets, 8 if large else 4), pa.py_buffer(np.ascontiguousarray(data))]
-    array = pa.Array.from_buffers(kind, block.count, buffers, nulls)
-    # ASCII needs no per-value check: one pass of `max` is several times cheaper than Arrow's
-    if _is_text(kind) and len(data) and int(data.max()) > 127:
-        try:
-            array.validate(full=True)
-        except pa.ArrowInvalid as error:
-            raise CorruptFileError(f"string column holds invalid UTF-8: {error}") from None
-    return array
-
-
-def _fsl_to_arrow(block: FslBlock, kind: pa.DataType, bitmap: Any, nulls: int) -> pa.Array:
-    if not pa.types.is_fixed_size_list(kind) or kind.list_size != block.dimension:
-        raise CorruptFileError(f"column of type {kind} is stored as lists of {block.dimension} items")
-    items = block.count * block.dimension
-    if block.child.count != items:
-        raise CorruptFileError(f"{items} list items expected, the page has {block.child.count}")
-    valid = None if block.validity is None else unpack_bits(block.validity, items)
-    child = to_arrow(block.child, kind.value_type, valid)
-    return pa.Array.from_buffers(kind, block.count, [bitmap], nulls, children=[child])

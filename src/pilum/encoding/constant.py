@@ -288,18 +288,17 @@ def _repeat(value: Block, count: int) -> Block:
 # --------------------------------------------------------------------------- encoding
 
 
-def encode(rows: LeafRows, options: EncodeOptions, *, scalar: bool = True) -> EncodedPage | None:
+def encode(rows: LeafRows, options: EncodeOptions) -> EncodedPage | None:
     """The rows as a constant page; None when they are not constant.
 
-    Args:
-        scalar: whether pages of one value may be written, too (2.2 and later; not for dictionaries).
+    Pages of one value are so only since 2.2, and not those of lists, structs and dictionaries.
     """
     definition = rows.definition
     if definition is not None and bool(definition.all()):
         return _all_null(rows, options)
     if isinstance(rows.block, NullBlock):
         raise InvalidInputError("a page of values without content needs definition levels")
-    if not scalar or options.version < (2, 2):
+    if options.version < (2, 2):
         return None
     value = _only_value(rows)
     if value is None:

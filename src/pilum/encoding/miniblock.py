@@ -11,7 +11,8 @@ All but buffer 1 are metadata, read once.  A read of some rows fetches the chunk
 these as one batch (levels, values) and drops what was not asked for.  Without lists an entry is a
 row is a value; with lists rows may span chunks.
 
-Dictionary pages are read but not written yet.
+Values that are a `DictionaryBlock` are written as indices with their dictionary; read, they stay
+indices as long as the items are byte strings.
 """
 
 from __future__ import annotations
@@ -23,7 +24,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding import levels, registry
-from pilum.encoding.blocks import Block, Bytes, FixedBlock, FslBlock, VariableBlock, slice_block, take_block
+from pilum.encoding.blocks import (
+    Block,
+    Bytes,
+    DictionaryBlock,
+    FixedBlock,
+    VariableBlock,
+    block_bytes,
+    decode_dictionary,
+    slice_block,
+    take_block,
+)
 from pilum.encoding.codecs.base import ChunkSet, EncodeOptions, Ints
 from pilum.encoding.miniblock_chunks import Framing, pack_words, read_words
 from pilum.encoding.miniblock_rows import (
@@ -77,7 +88,6 @@ class MiniBlockDecoder(PageDecoder):
         "_index",
         "_large",
         "_layout",
-        "_longest",
         "_metadata",
         "_rep_ce",
         "_source",
@@ -137,20 +147,18 @@ class MiniBlockDecoder(PageDecoder):
         for number, data in found.items():
             _expect(data, source.sizes[number])
         starts, counts = read_words(found[0], self._large, layout.num_items, source.sizes[1])
-        dictionary, longest = None, 0
+        dictionary = None
         if layout.HasField("dictionary"):
             # a copy: the cached dictionary must not keep the buffer of a whole request alive
             dictionary = registry.decode_block(
                 layout.dictionary, found[2].copy(), layout.num_dictionary_items
             )
-            if isinstance(dictionary, VariableBlock):
-                longest = int(np.diff(dictionary.offsets).max(initial=0))
         if self._rep_ce is not None:
             index = read_index(found[len(source.sizes) - 1], len(counts), source.length)
         else:
             index = index_without_lists(counts)
         self._starts, self._counts = starts + source.offsets[1], counts
-        self._dictionary, self._longest = dictionary, longest
+        self._dictionary = dictionary
         self._index = index
 
     @property
@@ -162,7 +170,7 @@ class MiniBlockDecoder(PageDecoder):
         if self._index is None:
             return 512
         arrays = self._starts.nbytes + self._counts.nbytes + self._index.nbytes
-        return 512 + arrays + _block_bytes(self._dictionary)
+        return 512 + arrays + block_bytes(self._dictionary)
 
     # ------------------------------------------------------------------ schedule
 
@@ -276,7 +284,7 @@ class MiniBlockDecoder(PageDecoder):
         return Decoded(block, rep, definition, self.layers, rows)
 
     def _look_up(self, indices: Block, definition: Levels | None) -> Block:
-        """Values of dictionary indices; those of nulls mean nothing and become index 0."""
+        """Dictionary values of indices; those of nulls mean nothing and become index 0."""
         dictionary = self._dictionary
         assert dictionary is not None
         if not isinstance(indices, FixedBlock) or indices.bits not in _INDEX_BITS:
@@ -289,14 +297,10 @@ class MiniBlockDecoder(PageDecoder):
         largest = int(words.max(initial=0))
         if len(words) and largest >= dictionary.count:
             raise CorruptFileError(f"index {largest} into a dictionary of {dictionary.count} items")
-        positions = words.astype(np.int64)
-        if len(words) * self._longest > _MAX_I32 and isinstance(dictionary, VariableBlock):
-            total = int(np.diff(dictionary.offsets)[positions].sum(dtype=np.int64))
-            if total > (_MAX_I32 if dictionary.offset_bits == 32 else _MAX_EXPANDED):
-                raise InvalidInputError(
-                    f"{len(words)} dictionary values expand to {total} bytes; read fewer rows at once"
-                )
-        return take_block(dictionary, positions)
+        found = DictionaryBlock(
+            FixedBlock(indices.bits, words.view(np.uint8), len(words)), dictionary, len(words)
+        )
+        return found if isinstance(dictionary, VariableBlock) else decode_dictionary(found)
 
 
 def _decode_levels(ce: Any, chunks: ChunkSet, counts: Ints) -> Levels:
@@ -310,16 +314,6 @@ def _decode_levels(ce: Any, chunks: ChunkSet, counts: Ints) -> Levels:
 def _expect(data: Bytes, size: int) -> None:
     if len(data) != size:
         raise CorruptFileError(f"{len(data)} bytes were read where {size} belong to the page")
-
-
-def _block_bytes(block: Block | None) -> int:
-    if isinstance(block, FixedBlock):
-        return block.data.nbytes
-    if isinstance(block, VariableBlock):
-        return block.data.nbytes + block.offsets.nbytes
-    if isinstance(block, FslBlock):
-        return _block_bytes(block.child) + (0 if block.validity is None else block.validity.nbytes)
-    return 0
 
 
 # --------------------------------------------------------------------------- encode
@@ -337,7 +331,11 @@ def encode(rows: LeafRows, options: EncodeOptions) -> EncodedPage:
     if not rows.block.count:
         raise InvalidInputError("a page without values cannot be a mini-block page")
     large = options.version >= (2, 2)
-    encoded = registry.encode_miniblock(rows.block, options)
+    block: Block = rows.block
+    items: Block | None = None
+    if isinstance(block, DictionaryBlock):
+        items, block = block.items, block.indices
+    encoded = registry.encode_miniblock(block, options)
     counts = encoded.counts
     definition = rows.definition
     if definition is not None and not definition.any():
@@ -356,6 +354,10 @@ def encode(rows: LeafRows, options: EncodeOptions) -> EncodedPage:
     framing = Framing(rows.rep is not None, definition is not None, len(encoded.buffers), large)
     body, sizes = framing.assemble(num_levels, parts)
     buffers = [pack_words(sizes, counts, large), body]
+    if items is not None:
+        data, layout["dictionary"] = registry.encode_block(items, options.of_dictionary())
+        layout["num_dictionary_items"] = items.count
+        buffers.append(data)
     if rows.rep is not None:
         buffers.append(pack_index(rows.rep, levels.max_rep(rows.layers), num_levels))
     message = encodings_pb2.MiniBlockLayout(

@@ -56,12 +56,14 @@ class PageSource:
         offsets, sizes: absolute position and length of each page buffer; checked to lie in the file.
         length: ``Page.length`` (rows; for structural fixed-size lists rows times dimension).
         layout: the decoded ``PageLayout`` message.
+        file_size: bytes of the file; pages that point elsewhere in it are checked against that.
     """
 
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     length: int
     layout: Any
+    file_size: int = 0
 
 
 @dataclass(slots=True)
@@ -125,6 +127,10 @@ class PageDecoder:
     def nbytes(self) -> int:
         """Memory that the initialised decoder holds, for the cache."""
         return 256
+
+    def descriptors(self) -> PageDecoder:
+        """The page of a blob column as descriptors; a page that holds values or nulls itself stays what it is."""
+        return self
 
     def schedule(self, rows: Rows) -> PageRead:
         """Plan the read of some rows, all of them within the page.  Pure."""

@@ -12,15 +12,25 @@ The layout only depends on the rows of the page and, if the user asks for one, o
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pilum.encoding import constant, levels, selection
-from pilum.encoding.blocks import Block, FixedBlock, FslBlock
+from pilum.encoding.blocks import (
+    Block,
+    DictionaryBlock,
+    FixedBlock,
+    FslBlock,
+    StructBlock,
+    VariableBlock,
+    decode_dictionary,
+)
 from pilum.encoding.codecs.base import EncodeOptions
+from pilum.encoding.codecs.packed_struct import is_fixed
+from pilum.encoding.dictionaries import compacted, dictionary_of
 from pilum.encoding.page import EncodedPage, LeafRows, PageDecoder, PageSource
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
@@ -30,8 +40,9 @@ LAYOUTS: dict[str, str] = {
     "mini_block_layout": "miniblock",
     "full_zip_layout": "fullzip",
     "constant_layout": "constant",
+    "blob_layout": "blob",
 }
-_MISSING = {"blob_layout": "blob", "sparse_layout": "sparse"}  # known, not built
+_MISSING = {"sparse_layout": "sparse"}  # known, not built
 
 _LONG_VALUE = 256  # bytes; pages with longer values are written as full-zip
 _LONGEST_IN_2_1 = 8192  # bytes; a 2.1 chunk holds 32 KiB and at least two values
@@ -56,7 +67,7 @@ def open_page(source: PageSource, version: tuple[int, int]) -> PageDecoder:
 
     Raises:
         CorruptFileError: the layout contradicts itself, the buffers or the version.
-        UnsupportedError: blob and sparse layouts, unknown codecs.
+        UnsupportedError: sparse layouts, unknown codecs.
     """
     name = source.layout.WhichOneof("layout")
     if name is None:
@@ -70,9 +81,7 @@ def open_page(source: PageSource, version: tuple[int, int]) -> PageDecoder:
     return decoder
 
 
-def encode_page(
-    rows: LeafRows, *, options: EncodeOptions, structural: str | None = None, arrow_type: Any = None
-) -> EncodedPage:
+def encode_page(rows: LeafRows, *, options: EncodeOptions, structural: str | None = None) -> EncodedPage:
     """Write rows as one page.
 
     Args:
@@ -80,7 +89,6 @@ def encode_page(
         options: of the leaf field.
         structural: ``"miniblock"`` or ``"fullzip"``, the wish of the top-level field, granted where the
             layout can hold the rows; None leaves the choice to the length of the values.
-        arrow_type: of the leaf; only dictionaries make a difference (they are never scalar constants).
 
     Raises:
         InvalidInputError: no rows, another ``structural``, or a codec that cannot hold the values.
@@ -89,16 +97,34 @@ def encode_page(
         raise InvalidInputError(f"unknown structural encoding {structural!r}; use miniblock or fullzip")
     if not rows.num_rows:
         raise InvalidInputError("a page needs at least one row")
-    scalar = arrow_type is None or not pa.types.is_dictionary(arrow_type)
-    page = constant.encode(rows, options, scalar=scalar)
+    page = constant.encode(rows, options)
     if page is not None:
         return page
+    rows = _with_dictionary(rows, options)
     encoded: EncodedPage = _module(choose_layout(rows, options, structural)).encode(rows, options)
     return encoded
 
 
+def _with_dictionary(rows: LeafRows, options: EncodeOptions) -> LeafRows:
+    """The rows as dictionary indices where that pays, or where they are that already."""
+    block = rows.block
+    if isinstance(block, DictionaryBlock):
+        # full-zip has no dictionaries
+        plain = _too_many_levels(rows, options)
+        return replace(rows, block=decode_dictionary(block) if plain else compacted(block))
+    if not isinstance(block, FixedBlock | VariableBlock) or _too_many_levels(rows, options):
+        return rows
+    found = dictionary_of(block, options)
+    return rows if found is None else replace(rows, block=found)
+
+
 def choose_layout(rows: LeafRows, options: EncodeOptions, structural: str | None) -> str:
     """Mini-block or full-zip (4.6, steps 4, 8 and 9) for rows that are not constant."""
+    if isinstance(rows.block, DictionaryBlock):
+        return "miniblock"
+    if isinstance(rows.block, StructBlock) and (options.version < (2, 3) or not is_fixed(rows.block)):
+        # one codec has a mini-block form only, the other a full-zip form only
+        return "miniblock" if is_fixed(rows.block) else "fullzip"
     longest = selection.longest_value(rows.block)
     if _too_many_levels(rows, options) or (options.version < (2, 2) and longest > _LONGEST_IN_2_1):
         return "fullzip" if _zippable(rows.block) else "miniblock"

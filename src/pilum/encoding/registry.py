@@ -67,6 +67,8 @@ CODECS: dict[str, str] = {
     "byte_stream_split": "byte_stream_split",
     "general": "general",
     "fixed_size_list": "fixed_size_list",
+    "packed_struct": "packed_struct",
+    "variable_packed_struct": "variable_packed_struct",
 }
 
 _loaded: dict[str, Codec] = {}  # owned by this module; filled once per name

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from pilum.encoding import registry
-from pilum.encoding.blocks import Block, FixedBlock, FslBlock, NullBlock, VariableBlock
+from pilum.encoding.blocks import Block, FixedBlock, FslBlock, StructBlock, VariableBlock
 from pilum.encoding.codecs.base import Codec, EncodeOptions
 from pilum.encoding.codecs.rle import rle_size
 from pilum.encoding.kernels import bitpacking
@@ -41,6 +41,8 @@ def longest_value(block: Block) -> int:
         return int(np.diff(block.offsets).max(initial=0))
     if isinstance(block, FslBlock):
         return block.dimension * longest_value(block.child)
+    if isinstance(block, StructBlock):
+        return sum(map(longest_value, block.children))
     return 0
 
 
@@ -48,6 +50,8 @@ def choose_miniblock(block: Block, options: EncodeOptions) -> Codec:
     """Position M (section 6.2)."""
     if isinstance(block, FslBlock):  # never compressed, whatever the field asks for
         return registry.codec("fixed_size_list")
+    if isinstance(block, StructBlock):
+        return registry.codec("packed_struct")
     if options.compression in (None, "none", "fsst"):
         return plain_miniblock(block, options)
     if options.compression not in _SCHEMES:
@@ -61,7 +65,7 @@ def plain_miniblock(block: Block, options: EncodeOptions) -> Codec:
         return registry.codec("fixed_size_list")
     if isinstance(block, VariableBlock):
         return registry.codec("variable")
-    if isinstance(block, NullBlock):
+    if not isinstance(block, FixedBlock):
         raise InvalidInputError("a page without values has no mini-block encoding")
     if options.compression == "none" or block.bits not in _WORDS or not block.count:
         return registry.codec("flat")
@@ -94,6 +98,8 @@ def plain_values(block: Block, options: EncodeOptions) -> Codec:
     """Position V, below any `general`."""
     if isinstance(block, FslBlock):
         return registry.codec("fixed_size_list")
+    if isinstance(block, StructBlock):
+        return registry.codec("variable_packed_struct")
     return registry.codec("variable" if isinstance(block, VariableBlock) else "flat")
 
 

@@ -29,26 +29,20 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pilum.encoding import levels
+from pilum.encoding.arrow_blocks import from_arrow
 from pilum.encoding.assembly import assemble
-from pilum.encoding.blocks import (
-    Block,
-    FixedBlock,
-    FslBlock,
-    NullBlock,
-    VariableBlock,
-    concat_blocks,
-    from_arrow,
-    slice_block,
-    unpack_bits,
-)
+from pilum.encoding.blocks import Block, NullBlock, block_bytes, concat_blocks, slice_block, unpack_bits
 from pilum.encoding.page import LeafRows, Levels
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.schema.field import Field
 
-__all__ = ["assemble", "merge", "row_factors", "shred", "size_of", "slice_rows"]
+__all__ = ["assemble", "cut_to_budget", "merge", "row_factors", "shred", "size_of", "slice_rows"]
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Ints: TypeAlias = npt.NDArray[np.int64]
+
+_LEVEL_BITS = 131072  # bits of levels of a page with entries that own no value
+_MAX_LEVELS = 65535
 
 
 # --------------------------------------------------------------------------- shredding
@@ -99,8 +93,8 @@ def shred(field: Field, array: pa.Array) -> list[LeafRows]:
 
     Args:
         field: the top-level field; structs of ``array`` must have its members.
-        array: rows of it, possibly a slice; extension arrays count as their storage, dictionaries are
-            decoded.
+        array: rows of it, possibly a slice; extension arrays count as their storage, dictionaries
+            stay what they are.
 
     Returns:
         One `LeafRows` per leaf.  Below fixed-size lists of structs their ``num_rows`` is rows times
@@ -109,7 +103,7 @@ def shred(field: Field, array: pa.Array) -> list[LeafRows]:
     Raises:
         InvalidInputError: the array does not have the members of the field; nulls of a struct without
             members, which the format cannot store.
-        UnsupportedError: packed structs, fixed-size lists of structs together with lists.
+        UnsupportedError: fixed-size lists of structs together with lists.
     """
     leaves: list[LeafRows] = []
     _shred(field, array, _Entries(len(array), len(array)), leaves)
@@ -160,13 +154,19 @@ def _nulls(array: pa.Array) -> Bools | None:
 def _leaf(field: Field, array: pa.Array, entries: _Entries) -> LeafRows:
     kind = array.type
     if pa.types.is_dictionary(kind):
-        array = array.dictionary_decode()
-    elif pa.types.is_struct(kind):
-        if field.children:
-            raise UnsupportedError(f"field {field.name!r}: packed structs are not supported")
+        return _finish(_enter_item(entries, _dictionary_nulls(array)), from_arrow(array))
+    if pa.types.is_struct(kind) and not field.children:
         return _empty_struct(field, array, entries)
     inner = _enter_item(entries, _nulls(array))
     return _finish(inner, from_arrow(array))
+
+
+def _dictionary_nulls(array: pa.Array) -> Bools | None:
+    """Slots whose index is null, or points to an item that is (4.8)."""
+    if not array.dictionary.null_count:
+        return _nulls(array.indices)
+    nulls: Bools = array.dictionary.is_null().take(array.indices).fill_null(True).to_numpy(False)
+    return nulls if nulls.any() else None
 
 
 def _empty_struct(field: Field, array: pa.Array, entries: _Entries) -> LeafRows:
@@ -360,9 +360,31 @@ def slice_rows(rows: LeafRows, start: int, count: int) -> LeafRows:
     return LeafRows(slice_block(rows.block, low, number), rep, definition, rows.layers, count)
 
 
+def cut_to_budget(rows: LeafRows) -> list[LeafRows]:
+    """The rows in parts whose levels do not exceed the budget of a page (5.5), cut between rows.
+
+    Only rows with entries that own no value need it: chunks hold a bounded number of values, and so many entries.
+    A part of one row may be larger.
+    """
+    rep = rows.rep
+    if rep is None or len(rep) == rows.block.count:
+        return [rows]
+    bits = levels.max_rep(rows.layers).bit_length() + levels.max_def(rows.layers).bit_length()
+    budget = min(_LEVEL_BITS // bits, _MAX_LEVELS)
+    if len(rep) <= budget:
+        return [rows]
+    begins = np.append(levels.row_starts(rep, rows.layers), len(rep))
+    parts, at = [], 0
+    while at < rows.num_rows:
+        stop = max(at + 1, int(np.searchsorted(begins, begins[at] + budget, "right")) - 1)
+        parts.append(slice_rows(rows, at, stop - at))
+        at = stop
+    return parts
+
+
 def size_of(rows: LeafRows) -> int:
     """Bytes that the rows take in memory, values and levels."""
-    size = _block_size(rows.block)
+    size = block_bytes(rows.block)
     for stored in (rows.rep, rows.definition):
         if stored is not None:
             size += stored.nbytes
@@ -373,14 +395,3 @@ def _entries(rows: LeafRows) -> int:
     if rows.rep is not None:
         return len(rows.rep)
     return rows.num_rows
-
-
-def _block_size(block: Block) -> int:
-    if isinstance(block, FixedBlock):
-        return (block.count * block.bits + 7) // 8
-    if isinstance(block, VariableBlock):
-        return int(block.offsets[-1]) + block.offsets.nbytes
-    if isinstance(block, FslBlock):
-        validity = 0 if block.validity is None else block.validity.nbytes
-        return validity + _block_size(block.child)
-    return 0

@@ -22,16 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pilum.encoding.blocks import (
-    Block,
-    Bytes,
-    FixedBlock,
-    FslBlock,
-    VariableBlock,
-    pack_bits,
-    to_arrow,
-    unpack_bits,
-)
+from pilum.encoding.arrow_blocks import to_arrow
+from pilum.encoding.blocks import Block, Bytes, FixedBlock, FslBlock, VariableBlock, pack_bits, unpack_bits
 from pilum.encoding.page import Range, Rows
 from pilum.encoding.v2_0.columns import Column, Lists, NullColumn, StructColumn, over_all_items, read_items
 from pilum.encoding.v2_0.flat import fixed_bits, read_spans

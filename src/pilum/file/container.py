@@ -166,7 +166,7 @@ def _page_source(page: Any, number: int, file_size: int) -> PageSource:
         layout = _layout_of(encoding.direct.encoding)
     except CorruptFileError as error:
         raise CorruptFileError(located(str(error), page=number)) from None
-    return PageSource(offsets, sizes, page.length, layout)
+    return PageSource(offsets, sizes, page.length, layout, file_size)
 
 
 @lru_cache(maxsize=512)

@@ -58,18 +58,24 @@ class Column:
         pages: the decoders.
         starts: first row of each page, then the number of rows; for structural fixed-size lists rows are items.
         ready: every page is initialised.
+        whole: the column that a session keeps; another one where this is read as descriptors only.
     """
 
-    __slots__ = ("index", "pages", "ready", "starts")
+    __slots__ = ("index", "pages", "ready", "starts", "whole")
 
-    def __init__(self, index: int, pages: list[PageDecoder]) -> None:
+    def __init__(self, index: int, pages: list[PageDecoder], whole: Column | None = None) -> None:
         self.index = index
+        self.whole = whole or self
         self.pages = pages
         starts = [0]
         for page in pages:
             starts.append(starts[-1] + page.num_rows)
         self.starts = starts
         self.ready = all(page.initialised for page in pages)
+
+    def descriptors(self) -> Column:
+        """A blob column read as descriptors; its pages are the same, and initialised together with these."""
+        return Column(self.index, [page.descriptors() for page in self.pages], self)
 
     @property
     def num_rows(self) -> int:

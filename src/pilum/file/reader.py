@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from pilum.encoding import Decoded, PageRead, Range, Rows, assemble
-from pilum.errors import CorruptFileError, InvalidInputError, PilumError, UnsupportedError
+from pilum.errors import CorruptFileError, InvalidInputError, PilumError
 from pilum.file.metadata import Column, FileMetadata, load_metadata, relocated
 from pilum.file.rows import Selection, check_rows
 from pilum.io import Bytes, Store, current_runtime
-from pilum.schema import Field, Schema, column_indices
+from pilum.schema import Field, Schema, column_indices, is_descriptor
 
 if TYPE_CHECKING:
     from pilum.file.cache import Cache
@@ -376,6 +376,9 @@ class FileReader:
                 scales.append(scale)
             spans.append(len(numbers))
         columns = await self._columns(numbers, scales)
+        for at, leaf in enumerate(schema.leaves()):
+            if leaf.is_blob and is_descriptor(leaf):
+                columns[at] = columns[at].descriptors()
         resolved = _Projection(
             schema, schema.to_arrow(), tuple(columns), tuple(scales), tuple(spans), self._mapping
         )
@@ -451,7 +454,9 @@ class FileReader:
         for column in touched.values():
             column.ready = all(page.initialised for page in column.pages)
             if self._cache is not None:
-                self._cache.put((self.store.uri, self.path, column.index), column, column.nbytes)
+                whole = column.whole
+                whole.ready = column.ready
+                self._cache.put((self.store.uri, self.path, column.index), whole, whole.nbytes)
 
     # -- schedule, fetch, decode ------------------------------------------------------------------------
 
@@ -571,10 +576,6 @@ class _Done:
 def _scaled_leaves(field: Field, scale: int) -> list[tuple[Field, int]]:
     """The leaves of a field with the items they hold per row (more than one below a fixed-size list of struct)."""
     if field.is_leaf:
-        if field.is_blob:
-            raise UnsupportedError(f"column {field.name!r}: blobs are not supported yet")
-        if field.is_packed:
-            raise UnsupportedError(f"column {field.name!r}: packed structs are not supported yet")
         return [(field, scale)]
     if field.logical_type.startswith("fixed_size_list:"):
         scale *= field.arrow_type.list_size

@@ -25,7 +25,7 @@ from pilum.encoding import Rows
 from pilum.errors import InvalidInputError
 from pilum.file.rows import Selection, count, cut, select
 from pilum.io import current_runtime
-from pilum.schema import Schema, bytes_per_row
+from pilum.schema import Schema
 
 if TYPE_CHECKING:
     from pilum.file.generic import GenericReader
@@ -100,12 +100,15 @@ async def read_stream(
         batch_readahead: batches that may be decoded ahead of the consumer; by default some tens of MiB.
     """
     schema = reader.schema if projection is None else projection
-    arrow = (schema if isinstance(schema, Schema) else reader.schema.project(list(schema))).to_arrow()
+    if not isinstance(schema, Schema):
+        schema = reader.schema.project(list(schema))
     if batch_size < 1:
         raise InvalidInputError(f"batch_size must be at least 1, got {batch_size}")
     if batch_readahead is not None and batch_readahead < 1:
         raise InvalidInputError(f"batch_readahead must be at least 1, got {batch_readahead}")
-    batches = max(1, int(_WINDOW_BYTES / bytes_per_row(arrow)) // batch_size)
+    batches = max(1, int(_WINDOW_BYTES / schema.row_bytes) // batch_size)
+    if any(leaf.is_blob for leaf in schema.leaves()):
+        batches = 1  # nothing says how long blobs are
     if batch_readahead is not None:
         batches = min(batches, batch_readahead)
     ahead = _WINDOWS_AHEAD if batch_readahead is None else max(1, -(-batch_readahead // batches))

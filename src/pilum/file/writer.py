@@ -1,8 +1,8 @@
 """Writing one data file: shred, cut into pages, encode, append (`spec/file-container-and-structure.md`, sections 2 and 5.5).
 
 ```
-batch ─► one array per field ─► shredded leaves ─► buffered until 8 MiB ─► page ─► encoded ─► appended
-                                                                                       finish: metadata, footer
+batch ─► one array per field ─► shredded leaves ─► buffered until 8 MiB ─► pages ─► encoded ─► appended
+                                     blobs ─► appended at once, descriptors buffered    finish: metadata, footer
 ```
 
 Memory is bounded by the pages being filled: every leaf column buffers its own rows and is flushed alone, so columns
@@ -15,19 +15,36 @@ Encoding is pure computation, so the pages that are due at once are encoded on a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from pilum.encoding import EncodedPage, EncodeOptions, LeafRows, encode_page, merge, shred, size_of
+from pilum.encoding import (
+    EncodedPage,
+    EncodeOptions,
+    LeafRows,
+    cut_to_budget,
+    descriptors_of,
+    encode_blobs,
+    encode_page,
+    merge,
+    shred,
+    size_of,
+)
+from pilum.encoding.blocks import DictionaryBlock, VariableBlock, block_bytes
+from pilum.encoding.dictionaries import same_items
+from pilum.encoding.kernels import ranges
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.file.container import ALIGNMENT, closing_sections, column_encoding, page_encoding
+from pilum.file.storable import accepts, check_storable
 from pilum.io import ObjectWriter, Range, Store, current_runtime
-from pilum.schema import Field, Schema, column_fields
+from pilum.schema import Field, Schema
 
 __all__ = ["FileWriter", "WrittenFile"]
 
@@ -37,6 +54,8 @@ _STRUCTURAL_KEY = "lance-encoding:structural-encoding"
 _PADDING = bytes(ALIGNMENT)
 # Below this, handing a page to another thread costs more than encoding it.
 _PARALLEL_BYTES = 256 << 10
+# Blobs are put together for one write up to this many bytes.
+_BLOB_WRITE = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +86,24 @@ class _LeafColumn:
     field: Field
     options: EncodeOptions
     structural: str | None
+    blob: bool
     waiting: list[LeafRows] = dataclasses.field(default_factory=list)
     nbytes: int = 0
     rows: int = 0  # top-level rows in finished pages, the priority of the next one
     pages: list[bytes] = dataclasses.field(default_factory=list)
+    entries: int = 0  # of the dictionaries of the rows waiting
+
+    def add(self, rows: LeafRows) -> None:
+        """Let rows wait for a page; a dictionary that they share with the rows before counts once."""
+        block = rows.block
+        if isinstance(block, DictionaryBlock):
+            last = self.waiting[-1].block if self.waiting else None
+            if not isinstance(last, DictionaryBlock) or last.items is not block.items:
+                self.entries += block.items.count
+                self.nbytes += block_bytes(block.items)
+            self.nbytes -= block_bytes(block.items)
+        self.waiting.append(rows)
+        self.nbytes += size_of(rows)
 
 
 class _Due(NamedTuple):
@@ -132,6 +165,7 @@ class FileWriter:
 
         Raises:
             UnsupportedError: the version cannot be written, or a type cannot be written in it.
+            InvalidInputError: field metadata asks for what the type of the field does not allow.
         """
         if version == (2, 0):
             from pilum.file.writer_v2_0 import FileWriter20
@@ -141,7 +175,7 @@ class FileWriter:
             raise UnsupportedError(
                 f"file format {version[0]}.{version[1]} cannot be written; use 2.0, 2.1 or 2.2"
             )
-        _check_types(schema, version)
+        check_storable(schema, version)
         return cls(await store.create(path), path, schema, version, page_bytes)
 
     @property
@@ -161,10 +195,13 @@ class FileWriter:
         for column, top, leaves in zip(batch.columns, self._fields, self._leaves, strict=True):
             for piece in self._pieces(column):
                 for leaf, rows in zip(leaves, shred(top, piece), strict=True):
-                    leaf.waiting.append(rows)
-                    leaf.nbytes += size_of(rows)
+                    if leaf.blob:
+                        rows = await self._store_blobs(rows)
+                    if leaf.waiting and _must_end(leaf, rows):
+                        due += _pages_of(leaf)
+                    leaf.add(rows)
                     if leaf.nbytes >= self._page_bytes:
-                        due.append(_page_of(leaf))
+                        due += _pages_of(leaf)
         await self._append(due)
 
     def _check_columns(self, batch: pa.RecordBatch) -> None:
@@ -173,7 +210,7 @@ class FileWriter:
                 f"{self.path}: {batch.num_columns} columns written, {len(self._fields)} expected"
             )
         for column, top in zip(batch.columns, self._fields, strict=True):
-            if not column.type.equals(top.arrow_type) and not _stored_as(column.type, top.arrow_type):
+            if not accepts(top, column.type):
                 raise InvalidInputError(
                     f"column {top.name!r} is {column.type}, the file has {top.arrow_type}"
                 )
@@ -200,7 +237,7 @@ class FileWriter:
         from pilum.proto import file_pb2
 
         columns = [leaf for leaves in self._leaves for leaf in leaves]
-        await self._append([_page_of(leaf) for leaf in columns if leaf.waiting])
+        await self._append([due for leaf in columns if leaf.waiting for due in _pages_of(leaf)])
         descriptor = file_pb2.FileDescriptor(schema=self.schema.to_proto_message(), length=self.num_rows)
         tail = closing_sections(
             descriptor.SerializeToString(deterministic=True),
@@ -232,6 +269,32 @@ class FileWriter:
             await self.finish()
         else:
             await self.abort()
+
+    # -- blobs ----
+
+    async def _store_blobs(self, rows: LeafRows) -> LeafRows:
+        """Append values, each at a multiple of 64, and return their descriptors; a group of them is one write."""
+        block = rows.block
+        if not isinstance(block, VariableBlock):
+            return descriptors_of(rows, np.zeros(rows.num_rows, np.int64))
+        sizes = np.diff(block.offsets).astype(np.int64)
+        if rows.definition is not None:
+            sizes[rows.definition > 0] = 0
+        room = -(-sizes // ALIGNMENT) * ALIGNMENT
+        ends = np.cumsum(room)
+        positions = self._position + ends - room
+        done = 0
+        for stop in _groups(ends):
+            part = slice(done, stop)
+            starts = block.offsets[:-1][part].astype(np.int64)
+            if stop == done + 1:
+                await self._write_aligned([block.data[int(starts[0]) : int(starts[0] + sizes[done])]])
+            else:
+                out = np.zeros(int(room[part].sum()), np.uint8)
+                ranges.scatter(block.data, starts, sizes[part], out, np.cumsum(room[part]) - room[part])
+                await self._write_aligned([out])
+            done = stop
+        return descriptors_of(rows, positions)
 
     # -- pages ------------------------------------------------------------------------------------------
 
@@ -277,17 +340,47 @@ class FileWriter:
 
 def _leaf_column(top: Field, leaf: Field, version: tuple[int, int]) -> _LeafColumn:
     options = EncodeOptions.from_metadata(leaf.metadata, version)
-    return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY))
+    if leaf.children:
+        members = tuple(EncodeOptions.from_metadata(child.metadata, version) for child in leaf.children)
+        options = dataclasses.replace(options, members=members)
+    blob = leaf.is_blob and not leaf.children
+    return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY), blob)
 
 
-def _page_of(leaf: _LeafColumn) -> _Due:
+def _must_end(leaf: _LeafColumn, rows: LeafRows) -> bool:
+    """Whether rows cannot join those that wait: other layers of blobs, or too many dictionary entries."""
+    last = leaf.waiting[-1]
+    if leaf.blob:
+        return last.layers != rows.layers
+    block = rows.block
+    if not isinstance(block, DictionaryBlock) or not isinstance(last.block, DictionaryBlock):
+        return False
+    if same_items(last.block.items, block.items):
+        block.items = last.block.items  # kept once
+        return False
+    return leaf.entries + block.items.count > 1 << (block.indices.bits - 1)
+
+
+def _pages_of(leaf: _LeafColumn) -> list[_Due]:
+    """The rows that wait as one page, or as several where their levels would be too many for one (5.5)."""
     rows = leaf.waiting[0] if len(leaf.waiting) == 1 else merge(leaf.waiting)
     leaf.waiting = []
-    leaf.nbytes = 0
-    return _Due(leaf, rows)
+    leaf.nbytes = leaf.entries = 0
+    return [_Due(leaf, part) for part in cut_to_budget(rows)]
+
+
+def _groups(ends: npt.NDArray[np.int64]) -> Iterator[int]:
+    """Where to cut values that end at ``ends``: each part is of some megabytes, or a single value."""
+    at, done = 0, 0
+    while at < len(ends):
+        stop = max(at + 1, int(np.searchsorted(ends, done + _BLOB_WRITE, "right")))
+        yield stop
+        at, done = stop, int(ends[stop - 1])
 
 
 async def _encode(due: _Due) -> EncodedPage:
+    if due.column.blob:
+        return encode_blobs(due.rows, due.column.options)
     return encode_page(due.rows, options=due.column.options, structural=due.column.structural)
 
 
@@ -311,25 +404,3 @@ def _column_metadata(pages: list[bytes]) -> bytes:
     for page in pages:
         message.pages.add().MergeFromString(page)
     return message.SerializeToString()
-
-
-def _stored_as(kind: Any, stored: Any) -> bool:
-    """Whether an array of ``kind`` is stored as ``stored`` (extension, view and dictionary types)."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return bool(kind.storage_type.equals(stored))
-    return False
-
-
-def _check_types(schema: Schema, version: tuple[int, int]) -> None:
-    """Refuse what the format version, or this writer, cannot hold, before a byte is written."""
-    column_fields(schema, version)
-    for top in schema.fields:
-        for one in top.walk():
-            if one.is_blob or one.is_packed:
-                what = "blob" if one.is_blob else "packed struct"
-                raise UnsupportedError(f"column {one.name!r}: a {what} cannot be written yet")
-            if version < (2, 2) and (
-                one.logical_type == "map"
-                or (one.children and one.logical_type.startswith("fixed_size_list:"))
-            ):
-                raise UnsupportedError(f"column {one.name!r}: {one.logical_type} needs file format 2.2")

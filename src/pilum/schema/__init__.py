@@ -6,6 +6,7 @@ type; `column_indices` numbers the columns of a file;
 `with_extensions` turns storage types back into Arrow extension types.  Nothing here reads or writes.
 """
 
+from pilum.schema.blobs import BLOB_DESCRIPTOR, is_descriptor, with_descriptors
 from pilum.schema.columns import column_fields, column_indices
 from pilum.schema.extensions import with_extensions
 from pilum.schema.field import Field, Schema, check_names, parse_file_descriptor, split_path
@@ -13,6 +14,7 @@ from pilum.schema.logical import arrow_type_of, logical_type_of
 from pilum.schema.width import bytes_per_row
 
 __all__ = [
+    "BLOB_DESCRIPTOR",
     "Field",
     "Schema",
     "arrow_type_of",
@@ -20,8 +22,10 @@ __all__ = [
     "check_names",
     "column_fields",
     "column_indices",
+    "is_descriptor",
     "logical_type_of",
     "parse_file_descriptor",
     "split_path",
+    "with_descriptors",
     "with_extensions",
 ]

@@ -669,7 +669,8 @@ def _prune(node: Field, ids: set[int]) -> Field | None:
     if node.id in ids:
         return node
     if node.is_leaf:
-        return None
+        # members of a packed struct share one column, so it is read whole
+        return node if any(member.id in ids for member in node.walk()) else None
     kept = tuple(kept for child in node.children if (kept := _prune(child, ids)) is not None)
     if not kept:
         return None

@@ -12,7 +12,7 @@ All sizes come from untrusted bytes: a codec checks them before it allocates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding.blocks import Block, Bytes, FixedBlock, VariableBlock
+from pilum.encoding.options import EncodeOptions
 from pilum.errors import CorruptFileError, UnsupportedError
 
 __all__ = [
@@ -106,47 +107,6 @@ class BlocksEncoded:
     data: Bytes
     sizes: Ints
     ce: CE
-
-
-@dataclass(frozen=True, slots=True)
-class EncodeOptions:
-    """What the field metadata (`spec/compression.md`, section 7) and the format version say."""
-
-    version: tuple[int, int] = (2, 2)
-    compression: str | None = None
-    compression_level: int | None = None
-    minichunk_size: int = 4096
-    max_values: int = 4096
-    rle_threshold: float | None = None
-    bss: str = "auto"
-
-    @classmethod
-    def from_metadata(
-        cls, metadata: Mapping[str, str] | None, version: tuple[int, int] = (2, 2)
-    ) -> EncodeOptions:
-        """Options of a field; numbers that do not parse are ignored, as the reference does."""
-        if not metadata:
-            return cls(version=version)
-
-        def number(key: str, kind: type[Any]) -> Any:
-            try:
-                return kind(metadata[f"lance-encoding:{key}"])
-            except (KeyError, ValueError):
-                return None
-
-        compression = metadata.get("lance-encoding:compression")
-        size = number("minichunk-size", int)
-        if size is None or size <= 0 or (version < (2, 2) and size >= 32768):
-            size = 4096
-        bss = metadata.get("lance-encoding:bss", "auto").lower()
-        return cls(
-            version=version,
-            compression=compression.lower() if compression else None,
-            compression_level=number("compression-level", int),
-            minichunk_size=size,
-            rle_threshold=number("rle-threshold", float),
-            bss=bss if bss in ("off", "on", "auto") else "auto",
-        )
 
 
 class Codec:

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pilum.encoding.blocks import VariableBlock, pack_bits, to_arrow
+from pilum.encoding.arrow_blocks import to_arrow
+from pilum.encoding.blocks import VariableBlock, pack_bits
 from pilum.encoding.page import Rows
 from pilum.encoding.v2_0.ends import Extents
 from pilum.encoding.v2_0.flat import read_spans

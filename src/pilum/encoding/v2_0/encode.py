@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from pilum.encoding.arrow_blocks import from_arrow
 from pilum.encoding.blocks import (
     Block,
     Bools,
@@ -31,7 +32,6 @@ from pilum.encoding.blocks import (
     FslBlock,
     NullBlock,
     VariableBlock,
-    from_arrow,
     pack_bits,
     unpack_bits,
 )

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pilum.encoding.blocks import FixedBlock, FslBlock, NullBlock, to_arrow
+from pilum.encoding.arrow_blocks import to_arrow
+from pilum.encoding.blocks import FixedBlock, FslBlock, NullBlock
 from pilum.encoding.v2_0.flat import fixed_bits
 from pilum.encoding.v2_0.reads import Values
 from pilum.errors import CorruptFileError, UnsupportedError

@@ -22,7 +22,7 @@ from pilum.io.batch import read_files
 from pilum.io.buffers import EMPTY, Bytes, allocate
 from pilum.io.ranges import Range, assemble, check_range, merge_ranges, split_range
 from pilum.io.runtime import LoopRuntime, current_runtime
-from pilum.io.store import Infos, ObjectInfo, ObjectWriter, Pieces, Store, Wanted
+from pilum.io.store import Infos, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted
 from pilum.io.tracing import TRACE, Request
 
 __all__ = ["LocalStore"]
@@ -235,6 +235,20 @@ class LocalStore(Store):
 
     async def list(self, prefix: str) -> Infos:
         return await self._off_loop(self._list, prefix)
+
+    async def list_names(self, folder: str) -> Names:
+        return await self._off_loop(self._list_names, folder.strip("/"))
+
+    def _list_names(self, folder: str) -> Names:
+        started = perf_counter()
+        try:
+            found = os.listdir(self._locate(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            found = []
+        except OSError as error:
+            self._fail(error, folder)
+        _note(folder, 0, started, "list")
+        return [name for name in found if not name.startswith(durable.HIDDEN)]
 
     def _list(self, prefix: str) -> Infos:
         started = perf_counter()

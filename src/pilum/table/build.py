@@ -17,7 +17,7 @@ from pilum.table.codec import defer_fragments
 from pilum.table.flags import DELETION_FILES, STABLE_ROW_IDS, TRANSACTION_FILES_DISABLED, compute_flags
 from pilum.table.fragment_codec import check_fragments, encode_fragment
 from pilum.table.model import TOMBSTONE, Fragment, Manifest, WriterVersion
-from pilum.table.operations import Clone, Overwrite
+from pilum.table.operations import Clone, Merge, Overwrite
 from pilum.table.transaction import Transaction
 
 __all__ = ["build_manifest", "writer_version"]
@@ -49,7 +49,8 @@ def build_manifest(
         latest: newest version; None to create the table.
         transaction: already rebased onto ``latest``.
         timestamp_ns: time of the commit, nanoseconds since the epoch.
-        stable_row_ids: rows of a new table get stable ids.
+        stable_row_ids: rows of a new table get stable ids; so do those of an existing one through a merge
+            whose fragments bring them.
         version: number of the new version, by default the next one; a detached version has its own.
 
     Raises:
@@ -65,6 +66,8 @@ def build_manifest(
         latest = Manifest(version=0, schema=Schema((), {}), reader_flags=word, writer_flags=word)
     elif isinstance(operation, Clone):
         raise InvalidInputError("a clone makes a table of its own; there is one already")
+    elif stable_row_ids and not latest.uses_stable_row_ids and isinstance(operation, Merge):
+        latest = _with_stable_row_ids(latest, operation)
     number = version or latest.version + 1
     # A table of very many fragments is not decoded to add a few.
     encoded = latest.encoded_fragments if operation.only_adds else None
@@ -103,6 +106,23 @@ def build_manifest(
         added = [encode_fragment(fragment) for fragment in fragments]
         defer_fragments(built, [*encoded, *added], f"version {number}")
     return built
+
+
+def _with_stable_row_ids(latest: Manifest, operation: Merge) -> Manifest:
+    """The table as one whose rows have stable ids, which a merge is about to bring (section 12.2)."""
+    if latest.indices:
+        raise InvalidInputError(
+            f"index {latest.indices[0].name} knows rows by their address; drop the indices before rows get ids"
+        )
+    for fragment in operation.fragments:
+        if fragment.row_ids is None or not fragment.physical_rows:
+            raise InvalidInputError(f"merge: fragment {fragment.id} does not bring the ids of its rows")
+    return replace(
+        latest,
+        reader_flags=latest.reader_flags | STABLE_ROW_IDS,
+        writer_flags=latest.writer_flags | STABLE_ROW_IDS,
+        next_row_id=sum(fragment.physical_rows for fragment in operation.fragments),
+    )
 
 
 def _check(fragments: tuple[Fragment, ...], result: Manifest, reader_flags: int, writer_flags: int) -> None:

@@ -78,7 +78,7 @@ async def commit(
         commit_lock: called with the version about to be published; the context manager it returns is held
             while the manifest is written.
         detached: make a version outside of the history, found only by its number.
-        stable_row_ids: rows of a new table get stable ids.
+        stable_row_ids: rows of a new table get stable ids (see `build_manifest` for an existing one).
         naming: how a new table names its manifests.
         transaction: the complete transaction, when its id is known already; ``read_version``, ``operation``
             and ``properties`` are those of it.
@@ -115,7 +115,9 @@ async def commit(
             )
         rebased = await rebase(store, transaction, latest, history.others)
         try:
-            manifest = build_manifest(latest, rebased.transaction, time.time_ns())
+            manifest = build_manifest(
+                latest, rebased.transaction, time.time_ns(), stable_row_ids=stable_row_ids
+            )
             published = await _publish(store, rebased.transaction, manifest, history.scheme, commit_lock)
         except _CertainlyNotPublished as failure:
             await _discard(store, rebased.written)
@@ -214,9 +216,15 @@ class _History:
             raise InvalidInputError(f"{store.uri}: a detached version is no base for the history")
         if newest == seen:
             if not hasattr(self, "latest"):
-                self.latest = (await load_version(store, newest, self.scheme)).manifest
+                try:
+                    self.latest = (await load_version(store, newest, self.scheme)).manifest
+                except NotFoundError:
+                    if (await find_versions(store)).versions[-1:] == [newest]:
+                        raise
+                    # Since the listing others have committed, and removed this version.
+                    return await self.catch_up(store, transaction)
                 check_writable(self.latest.writer_flags, store.uri)
-            return
+            return None
         if newest - seen != len(versions) - bisect.bisect_right(versions, seen):
             raise CommitConflictError(
                 f"{store.uri}: versions after {seen} are gone, so the changes since then cannot be checked; "
@@ -245,6 +253,7 @@ class _History:
                 self.latest = file.manifest
         self._seen = newest
         check_writable(self.latest.writer_flags, store.uri)
+        return None
 
 
 async def _check_against(store: Store, transaction: Transaction, file: VersionFile) -> Operation:

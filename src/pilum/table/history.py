@@ -1,24 +1,24 @@
 """The history of a table: what versions there are, when they were made, and by what (spec/table.md, section 4).
 
 One listing finds all versions and the sizes of their files; each is then read by one request for the end of its
-file, many at once.  Also the change from V1 to V2 names.
+file, many at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from pilum.errors import AlreadyExistsError, CorruptFileError, NotFoundError
+from pilum.errors import CorruptFileError, NotFoundError
 from pilum.io import Store, current_runtime
 from pilum.proto import table_pb2 as pb
 from pilum.table.codec import decode_manifest, split_manifest
 from pilum.table.manifest_file import manifest_section
 from pilum.table.model import Manifest
-from pilum.table.naming import VERSIONS, NamingScheme, manifest_path, parse_manifest_name, read_listing
+from pilum.table.naming import VERSIONS, parse_manifest_name, read_listing
 from pilum.table.transaction import Transaction
 from pilum.table.versions import load_version, read_transaction
 from pilum.table.views import views
@@ -26,7 +26,6 @@ from pilum.table.views import views
 __all__ = [
     "VersionInfo",
     "describe_versions",
-    "migrate_names_to_v2",
     "read_transactions",
     "summarize",
     "version_at",
@@ -175,26 +174,3 @@ async def read_transactions(store: Store, versions: Sequence[int]) -> list[Trans
         async for transaction in stream:
             result.append(transaction)
     return result
-
-
-async def migrate_names_to_v2(store: Store) -> int:
-    """Give all manifests V2 names; nothing else changes.
-
-    Not safe beside other writers, who may commit under a V1 name meanwhile.  After an interruption the table
-    is refused until it is run again.
-
-    Returns:
-        How many were renamed.
-    """
-    old = []
-    for one in await store.list(VERSIONS):
-        name = parse_manifest_name(one.path.rpartition("/")[2])
-        if name is not None and name.scheme is NamingScheme.V1:
-            old.append((name.version, one.path))
-    # Newest last: it is the one that a reader without the others could take for the whole history.
-    for version, path in sorted(old):
-        data = await store.get_all(path, who="manifest")
-        with suppress(AlreadyExistsError):  # an earlier run was interrupted in between
-            await store.put(manifest_path(version, NamingScheme.V2), data, if_absent=True)
-        await store.delete(path)
-    return len(old)

@@ -12,7 +12,31 @@ Example:
 
 from __future__ import annotations
 
-from pilum.dataset.synchronous import LanceDataset, LanceFragment, LanceScanner, dataset, write_dataset
+from pilum.dataset.bitmap import Bitmap
+from pilum.dataset.door.fragments import FragmentSession
+from pilum.dataset.door.history import DatasetDelta
+from pilum.dataset.fragment_metadata import DataFile, DeletionFile, FragmentMetadata, RowIdSequence
+from pilum.dataset.index_value import Index, IndexDescription, IndexFile
+from pilum.dataset.lance_schema import LanceField, LanceSchema
+from pilum.dataset.moments import sanitize_ts
+from pilum.dataset.scanning import ColumnOrdering
+from pilum.dataset.synchronous import (
+    LanceDataset,
+    LanceFragment,
+    LanceScanner,
+    dataset,
+    write_dataset,
+    write_fragments,
+)
+from pilum.dataset.transactions import DatasetBasePath, LanceOperation, Transaction
+from pilum.dataset.upkeep import (
+    CleanupCandidateFile,
+    CleanupExplanation,
+    CleanupReferencedBranch,
+    CleanupStats,
+    DataStatistics,
+    FieldStatistics,
+)
 from pilum.errors import (
     AlreadyExistsError,
     CommitConflictError,
@@ -21,6 +45,7 @@ from pilum.errors import (
     InvalidInputError,
     NotFoundError,
     PilumError,
+    RetryTimeoutError,
     StoreError,
     UnsupportedError,
 )
@@ -29,22 +54,69 @@ from pilum.io import trace
 
 __version__ = "0.1.0"
 
+
+def install_as_lance() -> None:
+    """Let ``import lance`` and its submodules mean pilum, for programs that were written for pylance.
+
+    Call it before anything imports ``lance``.
+
+    Raises:
+        RuntimeError: the real ``lance`` is imported already.
+
+    Example:
+        >>> import pilum
+        >>> pilum.install_as_lance()  # doctest: +SKIP
+        >>> import lance  # doctest: +SKIP
+        >>> lance.dataset is pilum.dataset  # doctest: +SKIP
+        True
+    """
+    from pilum.compat import install
+
+    install()
+
+
 __all__ = [
     "AlreadyExistsError",
+    "Bitmap",
+    "CleanupCandidateFile",
+    "CleanupExplanation",
+    "CleanupReferencedBranch",
+    "CleanupStats",
+    "ColumnOrdering",
     "CommitConflictError",
     "CorruptFileError",
+    "DataFile",
+    "DataStatistics",
+    "DatasetBasePath",
+    "DatasetDelta",
+    "DeletionFile",
     "ExecutionError",
+    "FieldStatistics",
+    "FragmentMetadata",
+    "FragmentSession",
+    "Index",
+    "IndexDescription",
+    "IndexFile",
     "InvalidInputError",
     "LanceDataset",
+    "LanceField",
     "LanceFragment",
+    "LanceOperation",
     "LanceScanner",
+    "LanceSchema",
     "NotFoundError",
     "PilumError",
+    "RetryTimeoutError",
+    "RowIdSequence",
     "Session",
     "StoreError",
+    "Transaction",
     "UnsupportedError",
     "__version__",
     "dataset",
+    "install_as_lance",
+    "sanitize_ts",
     "trace",
     "write_dataset",
+    "write_fragments",
 ]

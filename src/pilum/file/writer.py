@@ -339,12 +339,18 @@ class FileWriter:
 
 
 def _leaf_column(top: Field, leaf: Field, version: tuple[int, int]) -> _LeafColumn:
-    options = EncodeOptions.from_metadata(leaf.metadata, version)
+    options = _options(leaf, version)
     if leaf.children:
-        members = tuple(EncodeOptions.from_metadata(child.metadata, version) for child in leaf.children)
+        members = tuple(_options(child, version) for child in leaf.children)
         options = dataclasses.replace(options, members=members)
     blob = leaf.is_blob and not leaf.children
     return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY), blob)
+
+
+def _options(field: Field, version: tuple[int, int]) -> EncodeOptions:
+    options = EncodeOptions.from_metadata(field.metadata, version)
+    is_text = field.logical_type in ("string", "large_string")
+    return dataclasses.replace(options, is_text=True) if is_text else options
 
 
 def _must_end(leaf: _LeafColumn, rows: LeafRows) -> bool:

@@ -120,7 +120,7 @@ class GeneralCodec(Codec):
 
         # always zstd: the reference cannot read LZ4 per value when there are nulls
         level = options.compression_level if options.compression == "zstd" else 0
-        options = EncodeOptions(options.version, "zstd", level)
+        options = EncodeOptions(options.version, compression="zstd", compression_level=level)
         values, ce = selection.plain_values(block, options).encode_values(block, options)
         if not isinstance(values, VariableBlock):
             raise InvalidInputError("codec general stores byte strings only in full-zip")
@@ -266,7 +266,7 @@ def _block_options(options: EncodeOptions) -> EncodeOptions:
     """A large block is compressed with zstd even when nobody asked (section 6.3)."""
     if options.compression in ("lz4", "zstd"):
         return options
-    return EncodeOptions(options.version, "zstd", 0)
+    return EncodeOptions(options.version, compression="zstd", compression_level=0)
 
 
 def _wrap(ce: CE, options: EncodeOptions) -> CE:

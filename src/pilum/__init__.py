@@ -25,6 +25,7 @@ from pilum.errors import (
     UnsupportedError,
 )
 from pilum.file import Session
+from pilum.file.synchronous import LanceFileReader, LanceFileSession, LanceFileWriter
 from pilum.io import trace
 
 __version__ = "0.1.0"
@@ -36,6 +37,9 @@ __all__ = [
     "ExecutionError",
     "InvalidInputError",
     "LanceDataset",
+    "LanceFileReader",
+    "LanceFileSession",
+    "LanceFileWriter",
     "LanceFragment",
     "LanceScanner",
     "NotFoundError",

@@ -18,5 +18,17 @@ from pilum.dataset.core import AsyncLanceFragment as LanceFragment
 from pilum.dataset.core import AsyncLanceScanner as LanceScanner
 from pilum.dataset.core import open_dataset as dataset
 from pilum.dataset.core import write_dataset
+from pilum.file.api import AsyncLanceFileReader as LanceFileReader
+from pilum.file.api import AsyncLanceFileSession as LanceFileSession
+from pilum.file.api import AsyncLanceFileWriter as LanceFileWriter
 
-__all__ = ["LanceDataset", "LanceFragment", "LanceScanner", "dataset", "write_dataset"]
+__all__ = [
+    "LanceDataset",
+    "LanceFileReader",
+    "LanceFileSession",
+    "LanceFileWriter",
+    "LanceFragment",
+    "LanceScanner",
+    "dataset",
+    "write_dataset",
+]

@@ -21,12 +21,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 __all__ = ["Kernel", "enabled", "preload"]
 
 FIRST_BYTES = 4 << 20  # a single input of this size loads Numba
 SUM_BYTES = 32 << 20  # so do small inputs that add up to this
+MODULES = ("bitpacking", "distance", "fsst", "fsst_encode", "lz4", "ranges", "unzip", "variable")
 MORE_BYTES = 1 << 20  # with Numba in memory, one input of this size loads one more kernel
 
 switched_on = os.environ.get("PILUM_NUMBA", "1") != "0"
@@ -102,6 +104,8 @@ class Kernel:
 
 def preload() -> bool:
     """Load every kernel now (benchmarks, servers); False when Numba is not available."""
+    for name in MODULES:
+        import_module(f"pilum.encoding.kernels.{name}")
     loaded = [kernel.load() is not None for kernel in list(_kernels)]  # all of them, also after a failure
     return all(loaded)
 

@@ -32,6 +32,9 @@ SAMPLE = 16 << 10  # bytes
 ESCAPED = 256  # code of byte b as a token without a symbol: 256 + b
 _ROUNDS = (8, 38, 68, 98, 108, 128)
 _SLOTS = 4096
+_WEIGHT = (
+    64  # a byte of a sample costs as much as so many of what other kernels read, before they are compiled
+)
 _PRIME = 2971215073
 _SINGLE = 8  # how much a single byte counts more than a longer token: it saves an escape
 
@@ -160,7 +163,7 @@ def _candidates(table: SymbolTable, counts: Ints, pairs: Ints, least: float) -> 
 def _count(data: Bytes, offsets: Ints, table: SymbolTable) -> tuple[Ints, Ints]:
     """How often each token occurs, and each pair of neighbours (left * 512 + right)."""
     counts, pairs = np.zeros(512, np.int64), np.zeros(512 * 512, np.int64)
-    kernel = _COUNT.get(int(offsets[-1]))
+    kernel = _COUNT.get(_WEIGHT * int(offsets[-1]))
     arguments = (data, offsets, table.words, table.lengths, table.slots, table.pairs, table.singles)
     (kernel or count_numpy)(*arguments, counts, pairs)
     return counts, pairs

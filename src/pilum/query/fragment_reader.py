@@ -7,7 +7,6 @@ fails in that await, naming the file.  Row numbers here are physical: deletions 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -32,6 +31,8 @@ __all__ = ["FragmentReader", "fetched_whole", "gather"]
 async def gather(awaitables: Sequence[Awaitable[Any]], *, suspends: bool) -> list[Any]:
     """Await all: together where they can suspend, one after the other where they cannot."""
     if suspends and len(awaitables) > 1:
+        import asyncio
+
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(_as_coroutine(one)) for one in awaitables]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -33,9 +34,15 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return result, (time.perf_counter() - started) * 1e3
 
 
+def heading(text: str) -> None:
+    """A line above a table (a table's own title would be wrapped to the width of the table)."""
+    console.print(f"\n[bold]{escape(text)}[/bold]")
+
+
 def show(title: str, table: pa.Table, rows: int = 6) -> None:
     """Print the first rows of an Arrow table."""
-    view = Table(title=title, title_justify="left", title_style="bold")
+    heading(title)
+    view = Table()
     for name in table.column_names:
         view.add_column(
             name, justify="right" if pa.types.is_primitive(table.schema.field(name).type) else "left"
@@ -102,7 +109,8 @@ def flights_story(root: Path) -> pilum.LanceDataset:
     taken, ms = timed(lambda: ds.take([0, 123_456, 300_001, 123_456], columns=["carrier", "flight", "dest"]))
     show(f"Four rows by position, one of them twice ({ms:.1f} ms)", taken)
 
-    history = Table(title="Versions", title_justify="left", title_style="bold")
+    heading("Versions")
+    history = Table()
     for name in ("version", "rows", "fragments", "deletion files"):
         history.add_column(name, justify="right")
     for one in ds.versions():
@@ -118,20 +126,19 @@ def flights_story(root: Path) -> pilum.LanceDataset:
     console.print(f"back at version 1: {old.count_rows():,} rows; now: {ds.count_rows():,} rows")
 
     scanner = ds.scanner(columns=["carrier", "arr_delay"], filter="arr_delay > 300", limit=100)
-    console.print(Panel(scanner.explain_plan().rstrip(), title="explain_plan", title_align="left"))
-    console.print(Panel(scanner.analyze_plan().rstrip(), title="analyze_plan", title_align="left"))
+    console.print(Panel(escape(scanner.explain_plan().rstrip()), title="explain_plan", title_align="left"))
+    console.print(Panel(escape(scanner.analyze_plan().rstrip()), title="analyze_plan", title_align="left"))
     with pilum.trace() as log:
         pilum.dataset(uri).to_table(columns=["distance"], filter="distance > 4000")
-    requests = Table(
-        title="Every request of a cold query (first ten)", title_justify="left", title_style="bold"
-    )
+    heading("The first ten requests of a cold query")
+    requests = Table()
     for name, justify in (("asked by", "left"), ("file", "left"), ("bytes", "right"), ("time", "right")):
         requests.add_column(name, justify=justify)  # type: ignore[arg-type]
     for request in log.requests[:10]:
         name = request.path if len(request.path) < 44 else request.path[:20] + "…" + request.path[-20:]
         size = f"{request.start:,}-{request.end:,}"
         requests.add_row(
-            request.who or "-", name, size, f"{(request.finished - request.started) * 1e6:.0f} µs"
+            request.who or request.kind, name, size, f"{(request.finished - request.started) * 1e6:.0f} µs"
         )
     requests.caption = f"{len(log.requests)} requests"
     console.print(requests)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pilum import jit
 from pilum.encoding import fullzip, fullzip_index, kernels
 from pilum.encoding.blocks import Block, FixedBlock, FslBlock, NullBlock, VariableBlock
 from pilum.encoding.codecs.flat import flat_ce
@@ -127,7 +128,7 @@ def test_round_trip(rows: LeafRows, compression: str | None, kept: bool, numba: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fullzip_index, "CACHED_INDEX", 1 << 20 if kept else 0)
         patch.setattr(unzip._WALK, "small", 0)
-        patch.setattr(kernels, "switched_on", numba and kernels.enabled())
+        patch.setattr(jit, "switched_on", numba and kernels.enabled())
         if numba:
             unzip._WALK.load()
         page = pages.opened(fullzip.decoder, source, VERSION, data)

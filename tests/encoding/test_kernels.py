@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pilum import jit
 from pilum.encoding import kernels
 from pilum.encoding.kernels import bitpacking, distance, ranges, variable
 from pilum.errors import InvalidInputError
@@ -23,11 +24,11 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Run a test once with the NumPy twins and once with every kernel compiled."""
     name: str = request.param
     if name == "numpy":
-        monkeypatch.setattr(kernels, "switched_on", False)
+        monkeypatch.setattr(jit, "switched_on", False)
     else:
         if not kernels.enabled() or not kernels.preload():
             pytest.skip("Numba is switched off or missing")
-        for kernel in kernels._kernels:
+        for kernel in jit._kernels:
             monkeypatch.setattr(kernel, "small", 0)
     return name
 
@@ -254,6 +255,7 @@ def _run(code: str, **env: str) -> str:
 _SMALL_WORK = """
 import sys
 import numpy as np
+from pilum import jit
 from pilum.encoding import kernels
 from pilum.encoding.kernels import distance
 distance.distances(np.ones(8), np.ones((100, 8), np.float32))
@@ -281,6 +283,7 @@ def test_no_cache_directory_means_compiling_in_memory() -> None:
     if not kernels.enabled():
         pytest.skip("Numba is switched off")
     code = """
+from pilum import jit
 from pilum.encoding import kernels
 from pilum.encoding.kernels import ranges
 import numba.core.caching as caching

@@ -14,6 +14,7 @@ The trees and the reads are those of `pilum.encoding.v2_0`.  Must not know: file
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -68,13 +69,22 @@ class _Batches(Column):
         positions: where each page begins.
     """
 
-    __slots__ = ("positions", "starts")
+    __slots__ = ("edges", "positions", "starts")
 
     def __init__(self, pages: Pages, counts: Ints, arrow_type: Any) -> None:
         self.positions = pages.positions
         self.starts = np.concatenate([[0], np.cumsum(counts)])
         self.num_rows = int(self.starts[-1])
+        self.edges: list[int] = self.starts.tolist()
         self.arrow_type = arrow_type
+
+    def _within(self, rows: range) -> tuple[int, int, int] | None:
+        """Position of the page that holds all of a few rows, and which of its elements they are."""
+        page = bisect.bisect_right(self.edges, rows.start) - 1
+        low = self.edges[page]
+        if rows.stop > self.edges[page + 1]:
+            return None
+        return int(self.positions[page]), rows.start - low, rows.stop - low
 
     def _parts(self, rows: range) -> _Parts:
         starts = self.starts
@@ -98,6 +108,14 @@ def _ranges(lows: Ints, highs: Ints) -> list[Range]:
     return list(zip(lows.tolist(), highs.tolist(), strict=True))
 
 
+def _merged(lows: Ints, highs: Ints) -> list[Range]:
+    """Ranges whose bytes are used back to back: pages of a file with one column touch each other."""
+    if len(lows) > 1:
+        apart = lows[1:] != highs[:-1]
+        lows, highs = lows[np.append(True, apart)], highs[np.append(apart, True)]
+    return _ranges(lows, highs)
+
+
 def _joined(buffers: list[Bytes]) -> Bytes:
     return buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
 
@@ -117,9 +135,15 @@ class _FixedColumn(_Batches):
     def _schedule(self, rows: Rows) -> ArrayRead:
         width, count = self.width, len(rows)
         if isinstance(rows, range):
+            single = self._within(rows)
+            if single is not None:
+                at, low, high = single
+                return ArrayRead(
+                    [(at + low * width, at + high * width)], lambda buffers: self._array(buffers[0], count)
+                )
             parts = self._parts(rows)
             base = self.positions[parts.pages]
-            ranges = _ranges(base + parts.lows * width, base + parts.highs * width)
+            ranges = _merged(base + parts.lows * width, base + parts.highs * width)
             return ArrayRead(ranges, lambda buffers: self._array(_joined(buffers), count))
         pages, places = self._locate(rows)
         read = read_spans(self.positions[pages] + places * width, np.full(count, width))
@@ -173,8 +197,7 @@ class _BitsColumn(_Batches):
         distinct, back = np.unique(holders, return_inverse=True)
 
         def pick(data: Bytes) -> Any:
-            found = unpack_bits(data, 8 * len(data))
-            return self._array(found[8 * back + (bits & 7)], count)
+            return self._array((data[back] >> (bits & 7).astype(np.uint8)) & np.uint8(1), count)
 
         return then(read_spans(distinct, np.ones(len(distinct), np.int64)), pick)
 

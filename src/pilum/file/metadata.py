@@ -17,6 +17,7 @@ column i:  ColumnMetadata from those bytes, or one more read when the file is wi
 from __future__ import annotations
 
 import bisect
+import struct
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -35,6 +36,7 @@ __all__ = ["Column", "Container", "FileMetadata", "load_metadata", "relocated"]
 # Column metadata beyond this many bytes is fetched by column when less than a quarter of the columns is wanted.
 _WIDE_BYTES = 64 << 10
 _WIDE_RATIO = 4
+_NUMBER = struct.Struct("<Q")
 # Closing sections up to this length are parsed once for all files that end in the same bytes.
 _SHARED_BYTES = 16 << 10
 
@@ -124,9 +126,12 @@ class Container:
         ranges: byte range of each column's metadata.
         sections: those bytes, if they came with the tail.
         projections: resolved projections whose columns need no metadata of the file's own (see `FileReader`).
+        plans: scheduled reads of such projections.
     """
 
-    __slots__ = ("_shared", "buffers", "footer", "num_rows", "projections", "ranges", "schema", "sections")
+    __slots__ = (
+        "_shared", "buffers", "footer", "num_rows", "plans", "projections", "ranges", "schema", "sections",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -144,6 +149,7 @@ class Container:
         self.ranges = ranges
         self.sections = sections
         self.projections: dict[int, Any] = {}
+        self.plans: dict[tuple[int, int, int], Any] = {}
         self._shared: dict[tuple[int, int], Column] = {}
 
     def column_bytes(self, column: int) -> bytes | None:
@@ -258,14 +264,15 @@ async def load_metadata(
 
 def _closing_start(tail: npt.NDArray[np.uint8], size: int) -> int | None:
     """Where the closing sections begin, if the tail holds all of them and they are short; unchecked."""
-    if len(tail) < FOOTER_SIZE:
+    length = len(tail)
+    if length < FOOTER_SIZE:
         return None
-    buffer_table = int.from_bytes(tail[-24:-16].tobytes(), "little")
-    at = buffer_table - (size - len(tail))
-    if not 0 <= at <= len(tail) - FOOTER_SIZE:
+    (buffer_table,) = _NUMBER.unpack_from(tail.data, length - FOOTER_SIZE + 16)
+    at = buffer_table - (size - length)
+    if not 0 <= at <= length - FOOTER_SIZE:
         return None
-    first = int.from_bytes(tail[at : at + 8].tobytes(), "little")
-    return first if size - min(len(tail), _SHARED_BYTES) <= first < size else None
+    (first,) = _NUMBER.unpack_from(tail.data, at)
+    return first if size - min(length, _SHARED_BYTES) <= first < size else None
 
 
 @lru_cache(maxsize=1024)

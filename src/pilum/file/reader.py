@@ -47,6 +47,7 @@ DAMAGE = (
     pa.ArrowException,
 )
 _MAX_PROJECTIONS = 8
+_MAX_PLANS = 64
 
 
 class _Projection(NamedTuple):
@@ -231,19 +232,41 @@ class FileReader:
 
         For callers that compute on values and need no Arrow array.
         """
+        return await self.execute_decoded(await self.plan_decoded(start, stop))
+
+    async def plan_decoded(self, start: int, stop: int) -> ReadPlan:
+        """The plan of `read_decoded`; loads the metadata it needs."""
         plan = self._plan
-        if plan is None or plan.rows != (start, stop):
+        if plan is not None and plan.rows == (start, stop):
+            return plan
+        # A fragment is read by the same ranges in every query, and so are its neighbours that end in the same
+        # bytes; a plan is pure and may be used again.
+        container = self.metadata.container
+        key = (id(self._schema or container.schema), start, stop)
+        plan = container.plans.get(key)
+        if plan is None or plan.projection is not self._known_projection(None):
             wanted = check_rows(range(start, stop), self.num_rows)
             resolved = self._known_projection(None) or await self._projection(None)
             await self._initialise(resolved, wanted)
-            # A fragment is read by the same ranges in every query; a plan is pure and may be used again.
-            plan = self._plan = self.schedule(resolved, wanted)
+            plan = self.schedule(resolved, wanted)
+            if container.projections.get(key[0]) is resolved:
+                if len(container.plans) >= _MAX_PLANS:
+                    container.plans.clear()
+                container.plans[key] = plan
+        self._plan = plan
+        return plan
+
+    async def execute_decoded(
+        self, plan: ReadPlan, buffers: list[Bytes] | None = None
+    ) -> list[list[Decoded]]:
+        """The pages of a plan, from ``buffers`` (the bytes of its ranges) if they have been fetched already."""
         while True:
-            buffers = await self._fetch(plan.ranges)
+            if buffers is None:
+                buffers = await self._fetch(plan.ranges)
             result = self._decode_pages(plan, buffers)
             if not isinstance(result, ReadPlan):
                 return result
-            plan = result
+            plan, buffers = result, None
 
     async def execute(self, plan: ReadPlan) -> pa.RecordBatch:
         """Fetch the bytes of a scheduled read and decode them."""
@@ -470,15 +493,13 @@ class FileReader:
     def _decode_pages(self, plan: ReadPlan, buffers: list[Bytes]) -> list[list[Decoded]] | ReadPlan:
         """The pages of each leaf, or what must be read first where positions had to be looked up.  Pure."""
         resolved, slots = plan.projection, plan.slots
+        if len(slots) == 1 and len(resolved.columns) == 1:  # a small fragment: no lists of lists to build
+            only = self._decode_page(resolved, slots[0], buffers)
+            return [[only]] if isinstance(only, Decoded) else _second_round(plan, [(slots[0], only)])
         results: list[tuple[_Slot, Decoded | PageRead]] = []
         again = False
         for slot in slots:
-            try:
-                result = slot.read.decode(buffers[slot.first : slot.last])
-            except PilumError as error:
-                raise relocated(error, self.path, self._name(resolved, slot.leaf), slot.page) from None
-            except DAMAGE as error:
-                raise self._damaged(error, resolved, slot.leaf, slot.page) from error
+            result = self._decode_page(resolved, slot, buffers[slot.first : slot.last])
             again = again or isinstance(result, PageRead)
             results.append((slot, result))
         if again:
@@ -488,6 +509,14 @@ class FileReader:
             assert isinstance(result, Decoded)
             leaves[slot.leaf].append(result)
         return leaves
+
+    def _decode_page(self, resolved: _Projection, slot: _Slot, buffers: list[Bytes]) -> Decoded | PageRead:
+        try:
+            return slot.read.decode(buffers)
+        except PilumError as error:
+            raise relocated(error, self.path, self._name(resolved, slot.leaf), slot.page) from None
+        except DAMAGE as error:
+            raise self._damaged(error, resolved, slot.leaf, slot.page) from error
 
     def _decode(self, plan: ReadPlan, buffers: list[Bytes]) -> pa.RecordBatch | ReadPlan:
         """The batch, or what must be read first.  Pure."""

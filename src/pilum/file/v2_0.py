@@ -30,6 +30,8 @@ _COLUMN_ENCODING = "lance.encodings.ColumnEncoding"
 _ARRAY_ENCODING = "lance.encodings.ArrayEncoding"
 _MAX_PAGES = 1 << 24
 _MAX_ROWS = 1 << 60
+# Column metadata up to this length is parsed once for all files that have the same.
+_SHARED_BYTES = 4 << 10
 _STRINGS = frozenset(("string", "binary", "large_string", "large_binary"))
 
 
@@ -195,8 +197,9 @@ class FileReader20(TreeReader):
         return found
 
     def _parse(self, number: int, data: bytes) -> ColumnSource:
+        parse = parse_source if len(data) <= _SHARED_BYTES else parse_source.__wrapped__
         try:
-            return parse_source(data, number, self.metadata.footer.size)
+            return parse(data, number, self.metadata.footer.size)
         except PilumError as error:
             raise relocated(error, self.path, number) from error.__cause__
         except DAMAGE as error:

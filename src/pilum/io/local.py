@@ -18,10 +18,11 @@ from typing import Any, NoReturn, TypeVar
 from pilum import config
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StoreError
 from pilum.io import durable
+from pilum.io.batch import read_files
 from pilum.io.buffers import EMPTY, Bytes, allocate
 from pilum.io.ranges import Range, assemble, check_range, merge_ranges, split_range
 from pilum.io.runtime import LoopRuntime, current_runtime
-from pilum.io.store import Infos, ObjectInfo, ObjectWriter, Pieces, Store
+from pilum.io.store import Infos, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted
 from pilum.io.tracing import TRACE, Request
 
 __all__ = ["LocalStore"]
@@ -32,6 +33,8 @@ _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 # A larger read is checked against the size of the file before memory is allocated for it, and leaves the
 # event loop's thread.
 _LARGE = 1 << 20
+# A batch of more bytes than this is read file by file: sizes are then checked before memory is allocated.
+_BATCH = 32 << 20
 
 
 class LocalStore(Store):
@@ -86,6 +89,33 @@ class LocalStore(Store):
         if sum(end - start for start, end in merged) > _LARGE and isinstance(current_runtime(), LoopRuntime):
             return await current_runtime().offload(self._get_merged, path, ranges, merged, who)
         return self._get_merged(path, ranges, merged, who)
+
+    async def get_many(self, requests: Sequence[Wanted], *, who: str = "") -> Pieces:
+        total = sum([end - start for _, start, end in requests])
+        # A trace wants the time of each request; one or a few large ones gain nothing.
+        if len(requests) < 2 or total > _BATCH or TRACE.get() is not None:
+            return [await self.get(path, start, end, who=who) for path, start, end in requests]
+        if total > _LARGE and isinstance(current_runtime(), LoopRuntime):
+            return await current_runtime().offload(self._get_many, requests, who)
+        return self._get_many(requests, who)
+
+    def _get_many(self, requests: Sequence[Wanted], who: str) -> Pieces:
+        found: list[Bytes | None] | None = None
+        if min([end - start for _, start, end in requests]) > 0 <= min([start for _, start, _ in requests]):
+            names = [os.fsencode(self._locate(path)) for path, _, _ in requests]
+            if not any(b"\0" in name for name in names):
+                starts = [start for _, start, _ in requests]
+                found = read_files(names, starts, [end - start for _, start, end in requests])
+        if found is None:
+            found = [None] * len(requests)
+        pieces: Pieces = []
+        for (path, start, end), piece in zip(requests, found, strict=True):
+            if piece is None:
+                piece = self._get(path, start, end, who) if start != end else EMPTY
+            else:
+                self.stats.note_read(end - start)
+            pieces.append(piece)
+        return pieces
 
     async def get_all(self, path: str, *, who: str = "") -> Bytes:
         # The size is known only once the file is open; what is read whole is small (manifests, deletions).
@@ -205,6 +235,20 @@ class LocalStore(Store):
 
     async def list(self, prefix: str) -> Infos:
         return await self._off_loop(self._list, prefix)
+
+    async def list_names(self, folder: str) -> Names:
+        return await self._off_loop(self._list_names, folder.strip("/"))
+
+    def _list_names(self, folder: str) -> Names:
+        started = perf_counter()
+        try:
+            found = os.listdir(self._locate(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            found = []
+        except OSError as error:
+            self._fail(error, folder)
+        _note(folder, 0, started, "list")
+        return [name for name in found if not name.startswith(durable.HIDDEN)]
 
     def _list(self, prefix: str) -> Infos:
         started = perf_counter()

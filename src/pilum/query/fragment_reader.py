@@ -7,8 +7,8 @@ fails in that await, naming the file.  Row numbers here are physical: deletions 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,14 @@ from pilum.schema import Field, Schema
 from pilum.table import DataFile, Fragment
 from pilum.table.model import file_format_version
 
-__all__ = ["FragmentReader", "gather"]
+__all__ = ["FragmentReader", "fetched_whole", "gather"]
 
 
 async def gather(awaitables: Sequence[Awaitable[Any]], *, suspends: bool) -> list[Any]:
     """Await all: together where they can suspend, one after the other where they cannot."""
     if suspends and len(awaitables) > 1:
+        import asyncio
+
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(_as_coroutine(one)) for one in awaitables]
@@ -53,7 +55,7 @@ class FragmentReader:
         self,
         fragment: Fragment,
         schema: Schema,
-        parts: list[tuple[GenericReader, Schema]],
+        parts: list[GenericReader],
         nulls: tuple[Field, ...],
     ) -> None:
         self.fragment = fragment
@@ -61,7 +63,7 @@ class FragmentReader:
         self._parts = parts
         self._nulls = nulls
         self._arrow = schema.to_arrow()
-        self._only = parts[0][0] if len(parts) == 1 and not nulls else None
+        self._only = parts[0] if len(parts) == 1 and not nulls else None
 
     @classmethod
     async def open(
@@ -86,41 +88,67 @@ class FragmentReader:
             CorruptFileError: a file contradicts the format or the manifest.
             NotFoundError: a data file is missing.
         """
-        cache = snapshot.session.cache
-        # The same schema object comes with every query of a dataset (`Schema.project` keeps it).
-        key = (snapshot.store.uri, fragment.files[0].path if fragment.files else fragment.id, id(schema))
-        known: FragmentReader | None = cache.get(key)
         bodies = beside.bodies() if beside is not None else {}
-        if known is not None and known.schema is schema and _same_files(known.fragment, fragment):
+        known = cls.known(snapshot, fragment, schema)
+        if known is not None:
             return known._with_bodies(bodies) if bodies else known
-        files, nulls = _assign(fragment, schema)
         rows = fragment.physical_rows if expected_rows is None else expected_rows
-        readers = await gather(
-            [_open(snapshot, data_file, part, rows, bodies) for data_file, part in files],
-            suspends=snapshot.suspends,
+        return await cls.open_with(snapshot, fragment, schema, rows, bodies)
+
+    @classmethod
+    def known(cls, snapshot: Snapshot, fragment: Fragment, schema: Schema) -> FragmentReader | None:
+        """The reader that an earlier query opened, without any bytes of the files."""
+        found: FragmentReader | None = snapshot.session.cache.get(_key(snapshot, fragment, schema))
+        if found is not None and found.schema is schema and _same_files(found.fragment, fragment):
+            return found
+        return None
+
+    @classmethod
+    async def open_with(
+        cls, snapshot: Snapshot, fragment: Fragment, schema: Schema, rows: int, bodies: dict[str, Bytes]
+    ) -> FragmentReader:
+        """As `open`, for a fragment that is not known, with the bodies of files that are here already."""
+        data_files = fragment.files
+        nulls: tuple[Field, ...] = ()
+        if len(data_files) == 1 and _holds_all(data_files[0].fields, schema):
+            readers = [await _open(snapshot, data_files[0], schema, rows, bodies)]
+        else:
+            files, nulls = _assign(fragment, schema)
+            readers = await gather(
+                [_open(snapshot, data_file, part, rows, bodies) for data_file, part in files],
+                suspends=snapshot.suspends,
+            )
+        if fragment.physical_rows:
+            for reader in readers:
+                if reader.num_rows != fragment.physical_rows:
+                    raise CorruptFileError(
+                        f"data file {reader.path} has {reader.num_rows} rows, the manifest says "
+                        f"{fragment.physical_rows} (fragment {fragment.id})"
+                    )
+        opened = cls(fragment, schema, readers, nulls)
+        snapshot.session.cache.put(
+            _key(snapshot, fragment, schema), opened._with_bodies({}), 600 + 300 * len(readers)
         )
-        for reader, (data_file, _) in zip(readers, files, strict=True):
-            if reader.num_rows != fragment.physical_rows and fragment.physical_rows:
-                raise CorruptFileError(
-                    f"data file {data_file.path} has {reader.num_rows} rows, the manifest says "
-                    f"{fragment.physical_rows} (fragment {fragment.id})"
-                )
-        parts = [(reader, part) for reader, (_, part) in zip(readers, files, strict=True)]
-        opened = cls(fragment, schema, parts, nulls)
-        cache.put(key, opened._with_bodies({}), 600 + 300 * len(parts))
         return opened
+
+    @property
+    def only(self) -> GenericReader | None:
+        """The data file that holds all columns, if there is one."""
+        return self._only
 
     def bodies(self) -> dict[str, Bytes]:
         """The data files that were fetched whole, by path."""
-        return {reader.path: reader.body for reader, _ in self._parts if reader.body is not None}
+        return {reader.path: reader.body for reader in self._parts if reader.body is not None}
 
     def _with_bodies(self, bodies: dict[str, Bytes]) -> FragmentReader:
-        parts = [(reader.with_body(bodies.get(reader.path)), part) for reader, part in self._parts]
+        if not bodies and all(reader.body is None for reader in self._parts):
+            return self
+        parts = [reader.with_body(bodies.get(reader.path)) for reader in self._parts]
         return FragmentReader(self.fragment, self.schema, parts, self._nulls)
 
     async def initialise(self) -> None:
         """Load the page metadata of all projected columns, so that later reads ask for data only."""
-        for reader, _ in self._parts:
+        for reader in self._parts:
             await reader.initialise()
 
     async def read(self, start: int, stop: int) -> pa.RecordBatch:
@@ -143,7 +171,7 @@ class FragmentReader:
         return await self._merged(offsets, len(offsets))
 
     async def _merged(self, rows: range | npt.NDArray[np.int64], count: int) -> pa.RecordBatch:
-        batches = [await reader.read_batch(rows) for reader, _ in self._parts]
+        batches = [await reader.read_batch(rows) for reader in self._parts]
         columns = {name: batch.column(name) for batch in batches for name in batch.schema.names}
         for field in self._nulls:
             columns[field.name] = pa.nulls(count, field.arrow_type)
@@ -167,11 +195,7 @@ async def _open(
             f"data file {data_file.path} lies in base path {data_file.base_id}: not supported yet"
         )
     size = data_file.size or None
-    whole = size is not None and (
-        size <= _WHOLE_REMOTE
-        if snapshot.suspends
-        else size <= _WHOLE_LOCAL and 2 * rows * part.row_bytes >= size
-    )
+    whole = _wants_whole(snapshot, size, part, rows)
     return await open_file(
         snapshot.store,
         "data/" + data_file.path,
@@ -186,17 +210,51 @@ async def _open(
     )
 
 
+def _wants_whole(snapshot: Snapshot, size: int | None, schema: Schema, rows: int) -> bool:
+    if size is None:
+        return False
+    if snapshot.suspends:
+        return size <= _WHOLE_REMOTE
+    return size <= _WHOLE_LOCAL and 2 * rows * schema.row_bytes >= size
+
+
+def fetched_whole(snapshot: Snapshot, fragment: Fragment, schema: Schema) -> int:
+    """Size of the file that opening a fragment to read all its rows would fetch whole, 0 if it would not."""
+    if len(fragment.files) != 1:
+        return 0
+    data_file = fragment.files[0]
+    if (
+        data_file.base_id is not None
+        or not _wants_whole(snapshot, data_file.size, schema, fragment.physical_rows)
+        or snapshot.session.cache.get((snapshot.store.uri, "data/" + data_file.path)) is not None
+    ):
+        return 0
+    return data_file.size or 0
+
+
+def _key(snapshot: Snapshot, fragment: Fragment, schema: Schema) -> Any:
+    # The same schema object comes with every query of a dataset (`Schema.project` keeps it).
+    files = fragment.files
+    return (snapshot.store.uri, files[0].path if files else fragment.id, id(schema))
+
+
 def _same_files(one: Fragment, other: Fragment) -> bool:
     return one is other or (one.files == other.files and one.physical_rows == other.physical_rows)
 
 
+def _holds_all(fields: tuple[int, ...], schema: Schema) -> bool:
+    """Whether a file with these fields holds every leaf of a schema; remembered, fragments repeat their fields."""
+    return bool(schema.fields) and _contains(fields, schema.leaf_ids)
+
+
+@lru_cache(maxsize=1024)
+def _contains(fields: tuple[int, ...], ids: tuple[int, ...]) -> bool:
+    return set(fields).issuperset(ids)
+
+
 def _assign(fragment: Fragment, schema: Schema) -> tuple[list[tuple[DataFile, Schema]], tuple[Field, ...]]:
     """Give each top-level field to the data file that holds its leaves; the rest are null columns."""
-    if not schema.fields:
-        return [], ()
     files = fragment.files
-    if len(files) == 1 and set(files[0].fields).issuperset(leaf.id for leaf in schema.leaves()):
-        return [(files[0], schema)], ()
     holders: dict[int, list[str]] = {}
     nulls: list[Field] = []
     for field in schema.fields:

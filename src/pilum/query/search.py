@@ -26,6 +26,7 @@ from pilum.encoding.blocks import FixedBlock, FslBlock, NullBlock
 from pilum.encoding.kernels.distance import Distance, top_k
 from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.io import current_runtime
+from pilum.query.fragment_batch import open_fragments, read_decoded
 from pilum.query.fragment_reader import FragmentReader
 from pilum.query.projection import Projection, resolve, stored_columns
 from pilum.query.request import Nearest, ScanRequest
@@ -38,7 +39,9 @@ from pilum.schema import Schema
 
 __all__ = ["Search", "plan_search", "search"]
 
-_GROUP_ROWS = 16_384
+# Units searched in one go: enough that what is done once a group does not count, few enough that their bytes
+# are still in the processor's cache when the distances are computed.
+_GROUP_BYTES = 2 << 20
 _GROUP_UNITS = 32
 
 
@@ -61,6 +64,11 @@ class Search(NamedTuple):
     projection: Projection
     filter: Any
     filter_schema: Schema
+
+    @property
+    def prefilter(self) -> bool:
+        """Whether rows are filtered before the search."""
+        return self.filter is not None and self.request.prefilter
 
 
 def plan_search(snapshot: Snapshot, request: ScanRequest) -> Search:
@@ -144,12 +152,9 @@ def _with_system(bound: Any, rows: pa.RecordBatch, addresses: npt.NDArray[np.uin
 
 
 async def _best_rows(plan: Search, k: int) -> _Best:
-    fragments = plan.snapshot.select(plan.request.fragment_ids)
-    rows = unit_rows(plan.vector.to_arrow(), 8192)
-    units = plan_units(fragments, rows)
-    groups = _grouped(units, 1 if plan.snapshot.suspends else _GROUP_UNITS)
+    groups = _groups(plan)
 
-    async def best_of(group: Sequence[Unit]) -> _Best:
+    async def best_of(group: _Group) -> _Best:
         return await _best_of_group(plan, group, k)
 
     stream = current_runtime().map_ordered(
@@ -165,55 +170,97 @@ async def _best_rows(plan: Search, k: int) -> _Best:
     return _Best(found[order], addresses[order])
 
 
-def _grouped(units: Sequence[Unit], most: int) -> list[list[Unit]]:
-    """Neighbouring small units in groups of up to ``most`` units and `_GROUP_ROWS` rows."""
+class _Group(NamedTuple):
+    """Neighbouring units that are searched together.
+
+    Attributes:
+        units: the units.
+        starts: position of each unit's first row within the group, then the number of rows.
+        bases: row address of each unit's first row.
+    """
+
+    units: tuple[Unit, ...]
+    starts: npt.NDArray[np.int64]
+    bases: npt.NDArray[np.int64]
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.starts[-1])
+
+    def addresses(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """Row addresses of positions within the group."""
+        which = np.searchsorted(self.starts, rows, side="right") - 1
+        found: npt.NDArray[np.uint64] = (self.bases[which] + rows - self.starts[which]).astype(np.uint64)
+        return found
+
+
+def _groups(plan: Search) -> Sequence[_Group]:
+    """The units of all fragments in groups; kept with the snapshot, since every query over it has the same."""
+    snapshot, ids = plan.snapshot, plan.request.fragment_ids
+    rows = unit_rows(plan.vector.to_arrow(), 8192)
+    key = ("search", rows)
+    found: Sequence[_Group] | None = snapshot.plans.get(key) if ids is None else None
+    if found is None:
+        units = plan_units(snapshot.select(ids), rows)
+        found = _grouped(units, int(_GROUP_BYTES / plan.vector.row_bytes))
+        if ids is None:
+            snapshot.plans[key] = found
+    return found
+
+
+def _grouped(units: Sequence[Unit], most_rows: int) -> list[_Group]:
+    """Neighbouring small units in groups of up to `_GROUP_UNITS` units and ``most_rows`` rows."""
     groups: list[list[Unit]] = []
-    rows = _GROUP_ROWS
+    rows = most_rows
     for unit in units:
         size = unit.stop - unit.start
-        if rows + size > _GROUP_ROWS or len(groups[-1]) == most:
+        if not groups or rows + size > most_rows or len(groups[-1]) == _GROUP_UNITS:
             groups.append([])
             rows = 0
         groups[-1].append(unit)
         rows += size
-    return groups
+    return [
+        _Group(
+            tuple(group),
+            np.cumsum([0, *(unit.stop - unit.start for unit in group)], dtype=np.int64),
+            np.array([address_base(unit.fragment.id) + unit.start for unit in group], dtype=np.int64),
+        )
+        for group in groups
+    ]
 
 
-async def _best_of_group(plan: Search, group: Sequence[Unit], k: int) -> _Best:
-    total = sum(unit.stop - unit.start for unit in group)
-    found = np.empty(total, dtype=np.float32)
-    at = 0
-    runtime = current_runtime() if plan.snapshot.suspends else None
-    for unit in group:
-        rows = unit.stop - unit.start
-        await _distances_of(plan, unit, found[at : at + rows], runtime)
-        at += rows
-    best = top_k(found, k, plan.nearest.lower, plan.nearest.upper)
-    return _Best(found[best], _addresses(group, best))
-
-
-def _addresses(group: Sequence[Unit], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """Row addresses of positions within a group of units."""
-    starts = np.cumsum([0, *(unit.stop - unit.start for unit in group[:-1])])
-    bases = np.array([address_base(unit.fragment.id) + unit.start for unit in group], dtype=np.int64)
-    which = np.searchsorted(starts, rows, side="right") - 1
-    addresses: npt.NDArray[np.uint64] = (bases[which] + rows - starts[which]).astype(np.uint64)
-    return addresses
-
-
-async def _distances_of(plan: Search, unit: Unit, out: npt.NDArray[np.float32], runtime: Any) -> None:
-    """Distances of one unit's rows into ``out``; NaN where a row cannot match."""
-    reader = await FragmentReader.open(plan.snapshot, unit.fragment, plan.vector)
-    pages = await reader.read_decoded(unit.start, unit.stop)
-    if runtime is None:
-        _fill(plan, pages, out)
+async def _best_of_group(plan: Search, group: _Group, k: int) -> _Best:
+    snapshot = plan.snapshot
+    found = np.empty(group.num_rows, dtype=np.float32)
+    readers = await open_fragments(snapshot, [unit.fragment for unit in group.units], plan.vector)
+    decoded = await read_decoded(readers, [(unit.start, unit.stop) for unit in group.units])
+    if snapshot.suspends:
+        await current_runtime().offload(_fill_group, plan, group, decoded, found)
     else:
-        await runtime.offload(_fill, plan, pages, out)
-    if unit.fragment.deletion_file is not None:
-        alive = surviving(await plan.snapshot.deletions(unit.fragment), unit.start, unit.stop)
-        if alive is not None:
-            out[~alive] = np.nan
-    if plan.filter is not None and plan.request.prefilter:
+        _fill_group(plan, group, decoded, found)
+    for unit, reader, start, stop in zip(group.units, readers, group.starts, group.starts[1:], strict=False):
+        if unit.fragment.deletion_file is not None or plan.prefilter:
+            await _exclude(plan, unit, reader, found[start:stop])
+    best = top_k(found, k, plan.nearest.lower, plan.nearest.upper)
+    return _Best(found[best], group.addresses(best))
+
+
+def _fill_group(
+    plan: Search, group: _Group, decoded: list[list[Decoded] | pa.Array], found: npt.NDArray[np.float32]
+) -> None:
+    at = 0
+    for unit, pages in zip(group.units, decoded, strict=True):
+        rows = unit.stop - unit.start
+        _fill(plan, pages, found[at : at + rows])
+        at += rows
+
+
+async def _exclude(plan: Search, unit: Unit, reader: FragmentReader, out: npt.NDArray[np.float32]) -> None:
+    """NaN for the rows that are deleted or that the prefilter drops."""
+    alive = surviving(await plan.snapshot.deletions(unit.fragment), unit.start, unit.stop)
+    if alive is not None:
+        out[~alive] = np.nan
+    if plan.prefilter:
         filter_reader = await FragmentReader.open(
             plan.snapshot, unit.fragment, plan.filter_schema, beside=reader
         )

@@ -7,7 +7,7 @@ table asks the store for data only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Snapshot:
     store: Store
     manifest: Manifest
     session: Session
+    # What queries derived from the fragment list alone, by a key of their own; lives as long as the snapshot.
+    plans: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def suspends(self) -> bool:
@@ -44,7 +46,7 @@ class Snapshot:
         key = (self.store.uri, "deletions", fragment.id, deletion)
         found: npt.NDArray[Any] | None = self.session.cache.get(key)
         if found is None:
-            found = await read_deletions(self.store, fragment)
+            found = await read_deletions(self.store, fragment, bases=self.manifest.base_paths)
             self.session.cache.put(key, found, found.nbytes)
         return found
 

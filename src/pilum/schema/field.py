@@ -254,6 +254,14 @@ class Schema:
         return leaves
 
     @property
+    def leaf_ids(self) -> tuple[int, ...]:
+        """Ids of `leaves`; computed once."""
+        ids: tuple[int, ...] | None = self._derived.get("leaf_ids")
+        if ids is None:
+            ids = self._derived["leaf_ids"] = tuple(leaf.id for leaf in self.leaves())
+        return ids
+
+    @property
     def row_bytes(self) -> float:
         """Estimated decoded bytes per row, see `bytes_per_row`; computed once."""
         size: float | None = self._derived.get("row_bytes")

@@ -7,7 +7,7 @@ is lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -28,6 +28,7 @@ __all__ = [
     "decode_base_path",
     "decode_indices",
     "decode_manifest",
+    "defer_fragments",
     "encode_base_path",
     "encode_indices",
     "encode_manifest",
@@ -179,19 +180,25 @@ def _decode(
         message.ClearField(name)  # type: ignore[arg-type]
     object.__setattr__(manifest, "extra", message.SerializeToString())
 
-    data_version = manifest.data_version
-
-    def fragments() -> tuple[Fragment, ...]:
-        decoded = decode_fragments(encoded, where)
-        check_fragments(decoded, data_version, reader_flags, writer_flags, where)
-        return decoded
-
-    if len(encoded) <= _EAGER_FRAGMENTS:
-        object.__setattr__(manifest, "fragments", fragments())
+    if len(encoded) > _EAGER_FRAGMENTS:
+        defer_fragments(manifest, encoded, where)
     else:
-        object.__setattr__(manifest, "pending", fragments)
-        object.__delattr__(manifest, "fragments")
+        fragments = decode_fragments(encoded, where)
+        check_fragments(fragments, manifest.data_version, reader_flags, writer_flags, where)
+        object.__setattr__(manifest, "fragments", fragments)
     return manifest
+
+
+def defer_fragments(manifest: Manifest, encoded: Sequence[bytes], where: str) -> None:
+    """Give a new manifest its fragments encoded; they are decoded and checked on first use."""
+    data_version, flags_ = manifest.data_version, (manifest.reader_flags, manifest.writer_flags)
+
+    def decode() -> tuple[Fragment, ...]:
+        fragments = decode_fragments(encoded, where)
+        check_fragments(fragments, data_version, *flags_, where)
+        return fragments
+
+    manifest.defer_fragments(decode, encoded)
 
 
 def _data_version(message: pb.Manifest, encoded: list[bytes], where: str) -> tuple[int, int]:
@@ -285,9 +292,10 @@ def encode_manifest(
         message.index_section = index_section
     if transaction_section is not None:
         message.transaction_section = transaction_section
-    fragments = views().split_manifest(
-        fragments=[encode_fragment(fragment) for fragment in manifest.fragments]
-    )
+    ready = manifest.encoded_fragments
+    if ready is None:
+        ready = [encode_fragment(fragment) for fragment in manifest.fragments]
+    fragments = views().split_manifest(fragments=ready)
     # Concatenated messages merge, and the order of fields on the wire is free.
     encoded: bytes = message.SerializeToString() + fragments.SerializeToString()
     return encoded

@@ -56,8 +56,7 @@ async def find_versions(store: Store) -> VersionListing:
     Raises:
         CorruptFileError: both naming schemes lie side by side.
     """
-    found = await store.list(VERSIONS)
-    return read_listing((one.path.rpartition("/")[2] for one in found), store.uri)
+    return read_listing(await store.list_names(VERSIONS), store.uri)
 
 
 async def list_versions(store: Store) -> list[int]:

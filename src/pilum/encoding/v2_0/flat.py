@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pilum.encoding.blocks import Bytes, FixedBlock, pack_bits, slice_block, take_block, unpack_bits
+from pilum.encoding.blocks import Bytes, FixedBlock, pack_bits, slice_block, take_block
 from pilum.encoding.kernels import ranges
 from pilum.encoding.page import Range, Rows
 from pilum.encoding.v2_0.reads import GAP, ArrayDecoder, ArrayRead, Ints, PageBuffers, Values, plan_runs
@@ -79,14 +79,16 @@ class FlatDecoder(ArrayDecoder):
                 [(low + rows.start // 8, low + (rows.stop + 7) // 8)],
                 lambda buffers: Values(slice_block(FixedBlock(1, buffers[0], shift + count), shift, count)),
             )
-        holders, place = np.unique(rows >> 3, return_inverse=True)
+        holders = rows >> 3
+        new = np.append(True, holders[1:] != holders[:-1])
+        holders, place = holders[new], np.cumsum(new) - 1
         starts, stops, picks = plan_runs(holders, GAP)
 
         def decode(buffers: list[Bytes]) -> Values:
             data = np.concatenate(buffers)
             at = place if picks is None else picks[place]
-            bits = unpack_bits(data, 8 * len(data))
-            return Values(FixedBlock(1, pack_bits(bits[8 * at + (rows & 7)]), len(rows)))
+            bits = (data[at] >> (rows & 7).astype(np.uint8)) & np.uint8(1)
+            return Values(FixedBlock(1, pack_bits(bits), len(rows)))
 
         return ArrayRead([(low + a, low + b) for a, b in zip(starts, stops, strict=True)], decode)
 
@@ -139,6 +141,9 @@ def read_spans(starts: Ints, sizes: Ints) -> ArrayRead:
     filled = np.flatnonzero(sizes)
     if not len(filled):
         return ArrayRead([], lambda buffers: _NOTHING)
+    if len(filled) == 1:
+        low, size = int(starts[filled[0]]), int(sizes[filled[0]])
+        return ArrayRead([(low, low + size)], lambda buffers: buffers[0])
     if len(filled) != len(sizes):
         starts, sizes = starts[filled], sizes[filled]
     lows, highs, order = starts, starts + sizes, None

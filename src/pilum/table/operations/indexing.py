@@ -24,6 +24,7 @@ class CreateIndex(Operation):
     """
 
     kind: ClassVar[str] = "create_index"
+    only_adds: ClassVar[bool] = True
 
     new_indices: tuple[IndexMetadata, ...] = ()
     removed_indices: tuple[IndexMetadata, ...] = ()

@@ -1,0 +1,99 @@
+"""Reading one range of each of many files in one go, without the GIL.
+
+Small fragments are many files with some hundred kilobytes of each.  Opened and read one by one from Python, every
+file lets go of the GIL three times and waits to get it back three times; two threads that do so hinder each other
+more than they help (800 × 256 KiB: 55 ms on one thread, 41 ms to 88 ms on two).  Here the C library is called from a
+compiled loop: one hand-over for the batch (42 ms on one thread, 24 ms on two).
+
+    paths     file names, each ended by a zero byte, back to back
+    out       the ranges, back to back at multiples of 64
+
+What fails, for whatever reason, is left to the caller, who reads it again the ordinary way and so gets the ordinary
+error.  Linux only: elsewhere `open` cannot be called like a function of two arguments on every platform.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pilum.io.buffers import Bytes, allocate
+from pilum.jit import Kernel
+
+__all__ = ["read_files"]
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+_ALIGN = 64
+
+# The C functions exist in the compiled loop only (see `Kernel`, externals).
+c_open: Any = None
+c_pread: Any = None
+c_close: Any = None
+
+
+def read_files(
+    paths: Sequence[bytes], starts: Sequence[int], sizes: Sequence[int]
+) -> list[Bytes | None] | None:
+    """Bytes ``[starts[i], starts[i] + sizes[i])`` of each file, all in one piece of memory.
+
+    Args:
+        paths: encoded names of existing files.
+        starts: offsets, not negative.
+        sizes: bytes wanted, positive; the caller has bounded their sum.
+
+    Returns:
+        The bytes of each file, None for a file that could not be read whole; None if there is no compiled loop.
+    """
+    kernel = _KERNEL.get(sum(sizes)) if sys.platform == "linux" else None
+    if kernel is None:
+        return None
+    names = b"\0".join(paths) + b"\0"
+    wanted = np.array(sizes, np.int64)
+    space = (wanted + (_ALIGN - 1)) & -_ALIGN
+    targets = np.cumsum(space) - space
+    ends = np.cumsum(np.fromiter(map(len, paths), np.int64, len(paths)) + 1)
+    begins = np.concatenate([ends[:1] * 0, ends[:-1]])
+    out = allocate(int(space.sum()))
+    got = np.empty(len(paths), np.int64)
+    kernel(np.frombuffer(names, np.uint8), begins, np.array(starts, np.int64), wanted, out, targets, got)
+    if bool((got == wanted).all()):
+        return [out[at : at + size] for at, size in zip(targets.tolist(), sizes, strict=True)]
+    return [
+        out[at : at + size] if done == size else None
+        for at, size, done in zip(targets.tolist(), sizes, got.tolist(), strict=True)
+    ]
+
+
+def read_files_numba(
+    names: Bytes, begins: Any, starts: Any, sizes: Any, out: Bytes, targets: Any, got: Any
+) -> None:
+    name = names.ctypes.data
+    memory = out.ctypes.data
+    for k in range(begins.size):
+        got[k] = -1
+        descriptor = c_open(name + begins[k], _FLAGS)
+        if descriptor >= 0:
+            done = 0
+            while done < sizes[k]:
+                more = c_pread(descriptor, memory + targets[k] + done, sizes[k] - done, starts[k] + done)
+                if more <= 0:
+                    break
+                done += more
+            c_close(descriptor)
+            got[k] = done
+
+
+_KERNEL = Kernel(
+    read_files_numba,
+    "void(r.u1, r.i8, r.i8, r.i8, u1, r.i8, i8)",
+    small=64 << 10,
+    externals={
+        "c_open": "i4 open(p, i4)",
+        "c_pread": "p pread(i4, p, p, i8)",
+        "c_close": "i4 close(i4)",
+    },
+)

@@ -1,0 +1,195 @@
+"""Compiled kernels: functions that Numba compiles when an input is large enough, each with a twin that needs none.
+
+Every kernel has a NumPy twin: its readable definition, the test oracle and what runs where
+Numba is missing, switched off (``PILUM_NUMBA=0``) or not worth loading.  Importing Numba
+costs about half a second and a kernel some milliseconds from its cache (a second when it has
+never been compiled on this machine), so a kernel is loaded only when a single input is large
+or small ones have added up.  A loaded kernel is used from a few kilobytes on.
+
+Rules that this file keeps, so that kernels work in threads and across ``fork()``:
+
+* One lock guards importing, compiling and loading.  A thread that finds it taken runs the
+  NumPy twin instead of waiting.
+* ``fork()`` waits for that lock, so no child inherits Numba's compiler in mid-flight.
+* Each kernel has one explicit signature per use: calling it never compiles.
+* Compiled functions release the GIL, unless a kernel is so short that handing it over costs more (``nogil``).
+* Any failure to import, compile or cache falls back: no cache directory means compiling in
+  memory, no Numba means NumPy.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any
+
+__all__ = ["Kernel", "enabled", "preload"]
+
+FIRST_BYTES = 4 << 20  # a single input of this size loads Numba
+SUM_BYTES = 32 << 20  # so do small inputs that add up to this
+MORE_BYTES = 1 << 20  # with Numba in memory, one input of this size loads one more kernel
+
+switched_on = os.environ.get("PILUM_NUMBA", "1") != "0"
+
+_lock = threading.RLock()
+_kernels: list[Kernel] = []
+_numba: Any = None  # the module, once imported; False when it cannot be used
+
+
+def enabled() -> bool:
+    """Whether Numba may be used: not switched off (read at import), not found missing."""
+    return switched_on and _numba is not False
+
+
+class Kernel:
+    """One compiled function, loaded lazily.
+
+    Args:
+        function: plain Python that Numba can compile, arrays and scalars in, status out.
+        signature: Numba signature; ``r.`` marks read-only inputs, e.g.
+            ``"i8(r.u1, r.i8, u1)"``: 1-d contiguous arrays of that element type, ``r.f4[2]``
+            for two dimensions, ``=i8`` for a scalar.
+        fastmath: floating-point liberties to allow; never those that ignore NaN.
+        small: below this many bytes the NumPy twin is as good, even when the kernel is loaded.
+        nogil: release the GIL while it runs.
+        externals: functions of the C library that it calls: its name for each -> a prototype in the same
+            notation (``p`` is a pointer), e.g. ``{"c_close": "i4 close(i4)"}``.
+    """
+
+    __slots__ = (
+        "_failed", "_seen", "compiled", "externals", "fastmath", "function", "nogil", "signature", "small",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        signature: str,
+        *,
+        fastmath: bool | set[str] = False,
+        small: int = 4 << 10,
+        nogil: bool = True,
+        externals: Mapping[str, str] | None = None,
+    ) -> None:
+        self.function = function
+        self.signature = signature
+        self.fastmath = fastmath
+        self.small = small
+        self.nogil = nogil
+        self.externals = externals
+        self.compiled: Callable[..., Any] | None = None
+        self._failed = False
+        self._seen = 0
+        _kernels.append(self)
+
+    def get(self, nbytes: int) -> Callable[..., Any] | None:
+        """The compiled function if it should process ``nbytes``, else None (use NumPy)."""
+        compiled = self.compiled
+        if nbytes < self.small or not switched_on:
+            return None
+        if compiled is not None:
+            return compiled
+        if self._failed or _numba is False:
+            return None
+        self._seen += nbytes  # racy on purpose: it only has to be roughly right
+        first = FIRST_BYTES if _numba is None else MORE_BYTES
+        if nbytes < first and self._seen < SUM_BYTES:
+            return None
+        return self.load(wait=False)
+
+    def load(self, *, wait: bool = True) -> Callable[..., Any] | None:
+        """Import Numba and compile, or load from its cache; None when that is impossible."""
+        if not _lock.acquire(blocking=wait):
+            return None
+        try:
+            if self.compiled is None and not self._failed and enabled():
+                self.compiled = _compile(self)
+                self._failed = self.compiled is None
+            return self.compiled
+        finally:
+            _lock.release()
+
+
+def preload() -> bool:
+    """Load every kernel now (benchmarks, servers); False when Numba is not available."""
+    loaded = [kernel.load() is not None for kernel in list(_kernels)]  # all of them, also after a failure
+    return all(loaded)
+
+
+def _import_numba() -> Any:
+    global _numba
+    if _numba is None:
+        try:
+            import numba
+        except Exception:  # missing, or broken for this NumPy: both mean "not available"
+            _numba = False
+        else:
+            _numba = numba
+    return _numba
+
+
+_TYPES = {
+    "u1": "uint8", "u2": "uint16", "u4": "uint32", "u8": "uint64", "i4": "int32", "i8": "int64",
+    "f4": "float32", "f8": "float64", "p": "intp",
+}  # fmt: skip
+
+
+def _signature(text: str) -> Any:
+    types = _numba.types
+
+    def one(part: str) -> Any:
+        part = part.strip()
+        if part.startswith("="):
+            return getattr(types, _TYPES[part[1:]])
+        readonly = part.startswith("r.")
+        part = part.removeprefix("r.")
+        ndim = 1
+        if part.endswith("]"):
+            part, ndim = part[:-3], int(part[-2])
+        # unaligned inputs are accepted everywhere: loads cost the same on current CPUs
+        element = getattr(types, _TYPES[part])
+        return types.Array(element, ndim, "C", readonly=readonly, aligned=not readonly)
+
+    result, arguments = text.rstrip(")").split("(")
+    back = types.void if result == "void" else one("=" + result)
+    return back(*[one(part) for part in arguments.split(",")])
+
+
+def _linked(kernel: Kernel) -> Callable[..., Any]:
+    """The kernel's function with its C functions as globals; they are found by name when it is compiled."""
+    function = kernel.function
+    if not kernel.externals:
+        return function
+    assert isinstance(function, FunctionType)
+    symbols = {name: _external(prototype) for name, prototype in kernel.externals.items()}
+    return FunctionType(function.__code__, {**function.__globals__, **symbols}, function.__name__)
+
+
+def _external(prototype: str) -> Any:
+    head, arguments = prototype.rstrip(")").split("(")
+    result, name = head.split()
+    types = _numba.types
+    scalars = [getattr(types, _TYPES[part.strip()]) for part in arguments.split(",")]
+    return types.ExternalFunction(name, getattr(types, _TYPES[result])(*scalars))
+
+
+def _compile(kernel: Kernel) -> Callable[..., Any] | None:
+    numba = _import_numba()
+    if not numba:
+        return None
+    options: dict[str, Any] = {"nogil": kernel.nogil, "fastmath": kernel.fastmath, "error_model": "numpy"}
+    function = _linked(kernel)
+    for cache in (True, False):
+        try:
+            compiled: Callable[..., Any] = numba.njit([_signature(kernel.signature)], cache=cache, **options)(
+                function
+            )
+        except Exception:  # no writable cache directory, disk full, compiler trouble
+            continue
+        return compiled
+    return None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)

@@ -118,18 +118,24 @@ class FragmentReader:
                 [_open(snapshot, data_file, part, rows, bodies) for data_file, part in files],
                 suspends=snapshot.suspends,
             )
-        if fragment.physical_rows:
-            for reader in readers:
-                if reader.num_rows != fragment.physical_rows:
-                    raise CorruptFileError(
-                        f"data file {reader.path} has {reader.num_rows} rows, the manifest says "
-                        f"{fragment.physical_rows} (fragment {fragment.id})"
-                    )
+        for reader in readers:
+            _check_rows(fragment, reader)
         opened = cls(fragment, schema, readers, nulls)
         snapshot.session.cache.put(
             _key(snapshot, fragment, schema), opened._with_bodies({}), 600 + 300 * len(readers)
         )
         return opened
+
+    @classmethod
+    async def of_body(
+        cls, snapshot: Snapshot, fragment: Fragment, schema: Schema, body: Bytes
+    ) -> FragmentReader:
+        """A reader for one use of a fragment whose only file is here (`fetched_whole`); only metadata is kept."""
+        data_file = fragment.files[0]
+        bodies = {"data/" + data_file.path: body}
+        reader = await _open(snapshot, data_file, schema, fragment.physical_rows, bodies)
+        _check_rows(fragment, reader)
+        return cls(fragment, schema, [reader], ())
 
     @property
     def only(self) -> GenericReader | None:
@@ -181,6 +187,14 @@ class FragmentReader:
         return pa.RecordBatch.from_arrays([columns[name] for name in self._arrow.names], schema=self._arrow)
 
 
+def _check_rows(fragment: Fragment, reader: GenericReader) -> None:
+    if reader.num_rows != fragment.physical_rows and fragment.physical_rows:
+        raise CorruptFileError(
+            f"data file {reader.path} has {reader.num_rows} rows, the manifest says "
+            f"{fragment.physical_rows} (fragment {fragment.id})"
+        )
+
+
 # A file up to this size is one request on a store with slow round trips (30 ms at 30 MB/s and more).
 _WHOLE_REMOTE = 1 << 20
 # On a fast store it must also be one whose bytes are mostly wanted.
@@ -223,6 +237,8 @@ def fetched_whole(snapshot: Snapshot, fragment: Fragment, schema: Schema) -> int
     if len(fragment.files) != 1:
         return 0
     data_file = fragment.files[0]
+    if not _holds_all(data_file.fields, schema):
+        return 0
     if (
         data_file.base_id is not None
         or not _wants_whole(snapshot, data_file.size, schema, fragment.physical_rows)

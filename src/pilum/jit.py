@@ -91,7 +91,7 @@ class Kernel:
         if nbytes < self.small or not switched_on:
             return None
         if compiled is not None:
-            return compiled if nbytes < turns.LONG_BYTES or not self.nogil else self._long
+            return compiled if nbytes < turns.LONG_KERNEL or not self.nogil else self._long
         if self._failed or _numba is False:
             return None
         self._seen += nbytes  # racy on purpose: it only has to be roughly right

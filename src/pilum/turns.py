@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
 
-__all__ = ["LONG_BYTES", "in_turn", "leave", "resume", "start", "stop"]
+__all__ = ["LONG_KERNEL", "LONG_READ", "leave", "resume", "start", "stop"]
 
-R = TypeVar("R")
-
-LONG_BYTES = 128 << 10
-"""Reading or decoding this many bytes takes longer than handing the turn over (about 20 µs)."""
+LONG_READ = 128 << 10
+LONG_KERNEL = 1 << 20
+"""Reading, or computing on, this many bytes takes longer than handing the turn over (some 20 µs)."""
 
 
 class _Local(threading.local):
@@ -61,15 +58,6 @@ def resume(had: bool) -> None:
     if had:
         _turn.acquire()
         _local.held = True
-
-
-def in_turn(fn: Callable[..., R], *args: Any) -> R:
-    """Call ``fn`` holding the turn."""
-    start()
-    try:
-        return fn(*args)
-    finally:
-        stop()
 
 
 def _renew() -> None:

@@ -197,7 +197,7 @@ class LocalStore(Store):
                 # Sizes in files are not to be trusted: allocate nothing for bytes that are not there.
                 self._short(path, start, end, max(0, length - start))
             buffer = allocate(size)
-            had = turns.leave() if size >= turns.LONG_BYTES else False
+            had = turns.leave() if size >= turns.LONG_READ else False
             try:
                 got = _pread(descriptor, buffer, start)
             finally:

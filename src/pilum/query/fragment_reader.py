@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pilum.encoding import Decoded
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
+from pilum.file import FileReader
 from pilum.file.generic import GenericReader
 from pilum.file.open import open_file
 from pilum.io import Bytes
@@ -131,9 +132,15 @@ class FragmentReader:
         cls, snapshot: Snapshot, fragment: Fragment, schema: Schema, body: Bytes
     ) -> FragmentReader:
         """A reader for one use of a fragment whose only file is here (`fetched_whole`); only metadata is kept."""
-        data_file = fragment.files[0]
-        bodies = {"data/" + data_file.path: body}
-        reader = await _open(snapshot, data_file, schema, fragment.physical_rows, bodies)
+        data_file, cache = fragment.files[0], snapshot.session.cache
+        path = "data/" + data_file.path
+        reader: GenericReader | None = None
+        if file_format_version(data_file.version) >= (2, 1):
+            reader = FileReader.of_body(
+                snapshot.store, path, body, schema, data_file.fields, data_file.column_indices, cache
+            )
+        if reader is None:
+            reader = await _open(snapshot, data_file, schema, fragment.physical_rows, {path: body})
         _check_rows(fragment, reader)
         return cls(fragment, schema, [reader], ())
 

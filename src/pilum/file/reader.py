@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from pilum.encoding import Decoded, PageRead, Range, Rows, assemble
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError
-from pilum.file.metadata import Column, FileMetadata, load_metadata, relocated
+from pilum.file.metadata import Column, FileMetadata, load_metadata, metadata_of_body, relocated
 from pilum.file.rows import Selection, check_rows
 from pilum.io import Bytes, Store, current_runtime
 from pilum.schema import Field, Schema, column_indices, is_descriptor
@@ -162,6 +162,21 @@ class FileReader:
         if reader._known_projection(None) is None:
             await reader._projection(None)
         return reader
+
+    @classmethod
+    def of_body(
+        cls, store: Store, path: str, body: Bytes, schema: Schema, fields: Sequence[int],
+        column_indices: Sequence[int], cache: Cache,
+    ) -> FileReader | None:  # fmt: skip
+        """A reader of a small file of format 2.1 or later that is here whole, without waiting for anything.
+
+        None if that takes more than a look at the end of the file; then `open` does it.
+        """
+        metadata = metadata_of_body(path, body)
+        if metadata is None or metadata.container.footer.version < (2, 1):
+            return None
+        cache.put((store.uri, path), metadata, metadata.nbytes)
+        return cls(store, path, metadata, schema, (fields, column_indices), cache, body)
 
     @property
     def body(self) -> Bytes | None:

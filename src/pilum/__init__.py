@@ -50,6 +50,7 @@ from pilum.errors import (
     UnsupportedError,
 )
 from pilum.file import Session
+from pilum.file.synchronous import LanceFileReader, LanceFileSession, LanceFileWriter
 from pilum.io import trace
 
 __version__ = "0.1.0"
@@ -100,6 +101,9 @@ __all__ = [
     "InvalidInputError",
     "LanceDataset",
     "LanceField",
+    "LanceFileReader",
+    "LanceFileSession",
+    "LanceFileWriter",
     "LanceFragment",
     "LanceOperation",
     "LanceScanner",

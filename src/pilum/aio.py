@@ -21,10 +21,16 @@ from pilum.dataset.core import create_fragment_at as create_fragment
 from pilum.dataset.core import open_dataset as dataset
 from pilum.dataset.references import AsyncBranches as Branches
 from pilum.dataset.references import AsyncTags as Tags
+from pilum.file.api import AsyncLanceFileReader as LanceFileReader
+from pilum.file.api import AsyncLanceFileSession as LanceFileSession
+from pilum.file.api import AsyncLanceFileWriter as LanceFileWriter
 
 __all__ = [
     "Branches",
     "LanceDataset",
+    "LanceFileReader",
+    "LanceFileSession",
+    "LanceFileWriter",
     "LanceFragment",
     "LanceScanner",
     "Tags",

@@ -22,12 +22,11 @@ from pilum.dataset.transactions import Transaction, transaction_of
 from pilum.dataset.unbuilt import UnbuiltFragment
 from pilum.dataset.writing import WriteOptions, prepare
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
-from pilum.file import open_file
-from pilum.file.describe import FileDescription, describe_file
+from pilum.file import GenericReader, open_file
 from pilum.io import Store
 from pilum.query.projection import Projection, resolve
 from pilum.query.take import take_positions
-from pilum.schema import Schema
+from pilum.schema import Schema, column_indices
 from pilum.table import DataFile as StoredFile
 from pilum.table import Fragment, Manifest, data_file_location, open_location, validate
 from pilum.table import Transaction as StoredTransaction
@@ -247,7 +246,7 @@ async def create_fragment(
 
 async def describe_data_file(
     handle: Handle, path: str, base_id: int | None = None
-) -> tuple[DataFile, FileDescription]:
+) -> tuple[DataFile, GenericReader]:
     """A file that lies in the data folder already, matched with the schema by the names of its columns.
 
     Raises:
@@ -259,20 +258,19 @@ async def describe_data_file(
     )
     store = open_location(handle.store, location.uri)
     size = (await store.head(location.key)).size
-    found = await describe_file(store, location.key, size)
+    found = await open_file(store, location.key, size=size)
     fields = _matched_ids(handle.manifest.schema, found.schema, path)
-    columns = list(range(len(fields))) if found.version >= (2, 1) else _old_columns(found)
-    major, minor = found.version
+    if found.version < (0, 3):
+        raise UnsupportedError(f"{path}: files of format 0.1 cannot be added to a dataset")
+    version = (2, 0) if found.version == (0, 3) else found.version
+    columns = list(column_indices(found.schema, version).values())
+    if len(columns) != len(fields):
+        raise UnsupportedError(
+            f"{path}: files of format 2.0 with nested columns cannot be added to a dataset"
+        )
+    major, minor = version
     described = DataFile(path, fields, columns, major, minor, size, base_id)
     return described, found
-
-
-def _old_columns(found: FileDescription) -> list[int]:
-    if found.version < (2, 0):
-        raise UnsupportedError("files of format 0.1 cannot be added to a dataset")
-    from pilum.schema import column_indices
-
-    return list(column_indices(found.schema, (2, 0)).values())
 
 
 def _matched_ids(schema: Schema, stored: Schema, path: str) -> list[int]:

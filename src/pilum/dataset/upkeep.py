@@ -12,7 +12,8 @@ import pyarrow as pa
 from pilum.dataset.handle import Handle
 from pilum.dataset.transactions import DatasetBasePath, base_path_of, stored_base
 from pilum.errors import NotFoundError, UnsupportedError
-from pilum.file.describe import describe_file
+from pilum.file import open_file
+from pilum.file.details import describe, statistics_of
 from pilum.table import (
     CleanupResult,
     UpdateBases,
@@ -311,10 +312,11 @@ class AsyncLanceStats:
             for file in fragment.files:
                 location = data_file_location(handle.store.uri, handle.manifest, file)
                 store = open_location(handle.store, location.uri)
-                columns = (await describe_file(store, location.key, file.size or None)).columns
+                reader = await open_file(store, location.key, size=file.size or None)
+                columns = statistics_of(await describe(reader, reader.schema.to_arrow())).columns
                 for field_id, column in zip(file.fields, file.column_indices, strict=False):
                     if field_id in totals and 0 <= column < len(columns):
-                        totals[field_id] += columns[column].num_bytes
+                        totals[field_id] += columns[column].size_bytes
         return DataStatistics([FieldStatistics(one, size) for one, size in totals.items()])
 
     def index_stats(self, index_name: str) -> dict[str, Any]:

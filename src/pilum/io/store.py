@@ -8,7 +8,6 @@ folder of a dataset.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -241,6 +240,8 @@ async def _together(requests: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Await all at once; at the first failure the others are cancelled and have ended when it is raised."""
     if len(requests) == 1:
         return [await requests[0]]
+    import asyncio
+
     tasks = [asyncio.ensure_future(request) for request in requests]
     try:
         if tasks:

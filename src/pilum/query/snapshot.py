@@ -46,7 +46,7 @@ class Snapshot:
         key = (self.store.uri, "deletions", fragment.id, deletion)
         found: npt.NDArray[Any] | None = self.session.cache.get(key)
         if found is None:
-            found = await read_deletions(self.store, fragment)
+            found = await read_deletions(self.store, fragment, bases=self.manifest.base_paths)
             self.session.cache.put(key, found, found.nbytes)
         return found
 

@@ -13,13 +13,21 @@ Example:
 from __future__ import annotations
 
 from pilum.dataset.bitmap import Bitmap
+from pilum.dataset.door.builder import ScannerBuilder
 from pilum.dataset.door.fragments import FragmentSession
 from pilum.dataset.door.history import DatasetDelta
 from pilum.dataset.fragment_metadata import DataFile, DeletionFile, FragmentMetadata, RowIdSequence
 from pilum.dataset.index_value import Index, IndexDescription, IndexFile
 from pilum.dataset.lance_schema import LanceField, LanceSchema
 from pilum.dataset.moments import sanitize_ts
+from pilum.dataset.progress import (
+    FileSystemFragmentWriteProgress,
+    FragmentWriteProgress,
+    IndexProgress,
+    NoopFragmentWriteProgress,
+)
 from pilum.dataset.scanning import ColumnOrdering
+from pilum.dataset.schema_json import json_to_schema, schema_to_json
 from pilum.dataset.synchronous import (
     LanceDataset,
     LanceFragment,
@@ -93,11 +101,14 @@ __all__ = [
     "DeletionFile",
     "ExecutionError",
     "FieldStatistics",
+    "FileSystemFragmentWriteProgress",
     "FragmentMetadata",
     "FragmentSession",
+    "FragmentWriteProgress",
     "Index",
     "IndexDescription",
     "IndexFile",
+    "IndexProgress",
     "InvalidInputError",
     "LanceDataset",
     "LanceField",
@@ -108,10 +119,12 @@ __all__ = [
     "LanceOperation",
     "LanceScanner",
     "LanceSchema",
+    "NoopFragmentWriteProgress",
     "NotFoundError",
     "PilumError",
     "RetryTimeoutError",
     "RowIdSequence",
+    "ScannerBuilder",
     "Session",
     "StoreError",
     "Transaction",
@@ -119,7 +132,9 @@ __all__ = [
     "__version__",
     "dataset",
     "install_as_lance",
+    "json_to_schema",
     "sanitize_ts",
+    "schema_to_json",
     "trace",
     "write_dataset",
     "write_fragments",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -190,9 +189,6 @@ def write_options(
     # Limits of caches and packs, which pilum's writer does not have; they change no rows.
     del max_rows_per_group, data_cache_bytes, allow_external_blob_outside_bases, blob_pack_file_size_threshold
     if use_legacy_format is not None:
-        warnings.warn(
-            "use_legacy_format is deprecated, use data_storage_version", DeprecationWarning, stacklevel=2
-        )
         data_storage_version = data_storage_version or ("legacy" if use_legacy_format else "stable")
     if max_page_bytes is not None and max_page_bytes < 1:
         raise InvalidInputError(f"max_page_bytes must be at least 1, got {max_page_bytes}")

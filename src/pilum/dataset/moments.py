@@ -7,7 +7,7 @@ from typing import Any
 
 from pilum.errors import InvalidInputError
 
-__all__ = ["nanoseconds_of", "sanitize_ts"]
+__all__ = ["nanoseconds_of", "sanitize_ts", "td_to_micros"]
 
 
 def sanitize_ts(ts: Any) -> datetime.datetime:
@@ -48,3 +48,8 @@ def nanoseconds_of(ts: Any) -> int:
     moment = sanitize_ts(ts)
     whole = moment.replace(microsecond=0)
     return int(whole.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+
+
+def td_to_micros(td: datetime.timedelta) -> int:
+    """A duration in microseconds."""
+    return td // datetime.timedelta(microseconds=1)

@@ -28,6 +28,7 @@ from pilum.dataset.lance_schema import LanceSchema
 from pilum.dataset.transactions import LanceOperation, Transaction
 from pilum.dataset.unbuilt import UnbuiltDataset
 from pilum.file import Session
+from pilum.file.synchronous import LanceFileSession
 from pilum.io import run, store_for
 from pilum.table import CommitLock, Manifest
 
@@ -183,6 +184,10 @@ def write_dataset(
         >>> ds.version, ds.count_rows()
         (2, 4)
     """
+    if use_legacy_format is not None:
+        warnings.warn(
+            "use_legacy_format is deprecated, use data_storage_version", DeprecationWarning, stacklevel=2
+        )
     coroutine = core.write_dataset(
         data_obj,
         uri.aio if isinstance(uri, LanceDataset) else uri,
@@ -573,6 +578,10 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, UnbuiltDataset):
     def describe_data_file(self, path: str, base_id: int | None = None) -> DataFile:
         """A file that lies in the ``data`` folder already; see `DataFile.create`."""
         return self._run(self.aio.describe_data_file(path, base_id))
+
+    def new_file_session(self) -> LanceFileSession:
+        """A session on the folder of the data files."""
+        return LanceFileSession(self.aio.store.uri + "/data", self.aio.settings.storage_options)
 
     # -- counters --------------------------------------------------------------------------------------
 

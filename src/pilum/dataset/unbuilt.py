@@ -49,6 +49,7 @@ class UnbuiltDataset:
     create_scalar_index = NotBuilt("building scalar indices")
     drop_columns = NotBuilt("dropping columns")
     drop_index = NotBuilt("dropping indices")
+    from_pydantic_model = NotBuilt("pydantic")
     get_ivf_model = NotBuilt("vector indices")
     initialize_mem_wal = NotBuilt("the write-ahead log")
     mem_wal_index_details = NotBuilt("the write-ahead log")

@@ -53,7 +53,8 @@ def resume(had: bool) -> None:
 
 
 def _owned() -> bool:
-    owned: bool = _turn._is_owned()  # type: ignore[attr-defined]  (public in C, as `threading.Condition` uses it)
+    # What `threading.Condition` asks its lock, too; the type stubs do not know it.
+    owned: bool = _turn._is_owned()  # type: ignore[attr-defined]
     return owned
 
 

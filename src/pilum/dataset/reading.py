@@ -83,9 +83,11 @@ class Reading(Handle):
     async def _take_rows(self, row_ids: Sequence[int] | Any, columns: Any = None) -> pa.Table:
         """Rows by row id, order and duplicates kept."""
         projection = resolve(self.snapshot.manifest.schema, columns)
-        addresses = np.asarray(row_ids, dtype=np.uint64)
+        ids = np.asarray(row_ids, dtype=np.uint64)
+        addresses = await self.snapshot.addresses(ids)
         stored = await take_addresses(self.snapshot, addresses, projection.read)
-        return pa.Table.from_batches([projection.build(stored, addresses)], schema=projection.schema)
+        batch = projection.build(stored, addresses, row_ids=ids)
+        return pa.Table.from_batches([batch], schema=projection.schema)
 
     async def sample(self, num_rows: int, columns: Any = None, randomize_order: bool = True) -> pa.Table:
         """Random rows without replacement.

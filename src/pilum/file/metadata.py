@@ -31,7 +31,7 @@ from pilum.file.container import FOOTER_SIZE, Footer, parse_column, parse_footer
 from pilum.io import Store
 from pilum.schema import Schema, parse_file_descriptor
 
-__all__ = ["Column", "Container", "FileMetadata", "load_metadata", "relocated"]
+__all__ = ["Column", "Container", "FileMetadata", "load_metadata", "metadata_of_body", "relocated"]
 
 # Column metadata beyond this many bytes is fetched by column when less than a quarter of the columns is wanted.
 _WIDE_BYTES = 64 << 10
@@ -258,6 +258,18 @@ async def load_metadata(
         if first is not None:
             return FileMetadata(path, _container(tail[first - size :].tobytes(), size))
         return FileMetadata(path, await _load_long(store, path, tail, size, wanted))
+    except PilumError as error:
+        raise relocated(error, path) from error.__cause__
+
+
+def metadata_of_body(path: str, body: npt.NDArray[np.uint8]) -> FileMetadata | None:
+    """The metadata of a file that is here whole, if its closing sections are short; as `load_metadata`."""
+    size = len(body)
+    first = _closing_start(body, size)
+    if first is None:
+        return None
+    try:
+        return FileMetadata(path, _container(body[first:].tobytes(), size))
     except PilumError as error:
         raise relocated(error, path) from error.__cause__
 

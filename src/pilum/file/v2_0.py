@@ -16,7 +16,7 @@ from pilum.encoding import Range
 from pilum.encoding.v2_0 import Column, ColumnSource, PageBuffers, PageEncoding, open_column
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError, UnsupportedError, located
 from pilum.file.metadata import FileMetadata, load_metadata, relocated
-from pilum.file.reader import DAMAGE
+from pilum.file.plan import DAMAGE
 from pilum.file.tree_reader import Mapping, TreeProjection, TreeReader
 from pilum.io import Bytes, Store
 from pilum.schema import Field, Schema, column_fields

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, NoReturn, TypeVar
 
-from pilum import config
+from pilum import config, turns
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StoreError
 from pilum.io import durable
 from pilum.io.batch import read_files
@@ -197,7 +197,11 @@ class LocalStore(Store):
                 # Sizes in files are not to be trusted: allocate nothing for bytes that are not there.
                 self._short(path, start, end, max(0, length - start))
             buffer = allocate(size)
-            got = _pread(descriptor, buffer, start)
+            had = turns.leave() if size >= turns.LONG_READ else False
+            try:
+                got = _pread(descriptor, buffer, start)
+            finally:
+                turns.resume(had)
             while got < size:
                 more = _pread(descriptor, buffer[got:], start + got)
                 if more == 0:

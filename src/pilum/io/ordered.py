@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from pilum import turns
 from pilum.io.forking import generation
 
 __all__ = ["Job", "OrderedWork", "Outcome", "drive"]
@@ -228,6 +229,7 @@ class OrderedWork(Generic[T, R]):
         """Results of a chunk, up to its first failure.  Interrupts are not failures: they propagate."""
         values: list[Any] = []
         fn, number = self._fn, job.number
+        turns.start()
         try:
             for item in job.items:
                 if number > self._last:
@@ -235,6 +237,8 @@ class OrderedWork(Generic[T, R]):
                 values.append(await fn(item))
         except Exception as error:
             return Outcome(values, error)
+        finally:
+            turns.stop()
         return Outcome(values, None)
 
     def finish(self, job: Job, outcome: Outcome) -> None:

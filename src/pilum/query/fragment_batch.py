@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from pilum.encoding import Decoded
 from pilum.file import FileReader
-from pilum.io import Bytes
 from pilum.query.fragment_reader import FragmentReader, fetched_whole
 from pilum.query.snapshot import Snapshot
 from pilum.schema import Schema
@@ -31,6 +30,7 @@ async def open_fragments(
         CorruptFileError, NotFoundError: as `FragmentReader.open`, for the first fragment that fails.
     """
     wanted: list[tuple[str, int, int]] = []
+    whole: set[int] = set()
     found: list[FragmentReader | None] = []
     for fragment in fragments:
         known = FragmentReader.known(snapshot, fragment, schema)
@@ -39,16 +39,19 @@ async def open_fragments(
             size = fetched_whole(snapshot, fragment, schema)
             if size:
                 wanted.append(("data/" + fragment.files[0].path, 0, size))
+                whole.add(fragment.id)
     if all(found):
         return [reader for reader in found if reader is not None]
-    bodies: dict[str, Bytes] = {}
-    if len(wanted) > 1:
-        fetched = await snapshot.store.get_many(wanted, who="file")
-        bodies = {path: body for (path, _, _), body in zip(wanted, fetched, strict=True)}
-    return [
-        reader or await FragmentReader.open_with(snapshot, fragment, schema, fragment.physical_rows, bodies)
-        for reader, fragment in zip(found, fragments, strict=True)
-    ]
+    bodies = iter(await snapshot.store.get_many(wanted, who="file") if wanted else ())
+    readers: list[FragmentReader] = []
+    for reader, fragment in zip(found, fragments, strict=True):
+        if reader is None:
+            if fragment.id in whole:
+                reader = await FragmentReader.of_body(snapshot, fragment, schema, next(bodies))
+            else:
+                reader = await FragmentReader.open(snapshot, fragment, schema)
+        readers.append(reader)
+    return readers
 
 
 async def read_decoded(

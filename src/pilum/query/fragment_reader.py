@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pilum.encoding import Decoded
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
+from pilum.file import FileReader
 from pilum.file.generic import GenericReader
 from pilum.file.open import open_file
 from pilum.io import Bytes
@@ -118,18 +119,30 @@ class FragmentReader:
                 [_open(snapshot, data_file, part, rows, bodies) for data_file, part in files],
                 suspends=snapshot.suspends,
             )
-        if fragment.physical_rows:
-            for reader in readers:
-                if reader.num_rows != fragment.physical_rows:
-                    raise CorruptFileError(
-                        f"data file {reader.path} has {reader.num_rows} rows, the manifest says "
-                        f"{fragment.physical_rows} (fragment {fragment.id})"
-                    )
+        for reader in readers:
+            _check_rows(fragment, reader)
         opened = cls(fragment, schema, readers, nulls)
         snapshot.session.cache.put(
             _key(snapshot, fragment, schema), opened._with_bodies({}), 600 + 300 * len(readers)
         )
         return opened
+
+    @classmethod
+    async def of_body(
+        cls, snapshot: Snapshot, fragment: Fragment, schema: Schema, body: Bytes
+    ) -> FragmentReader:
+        """A reader for one use of a fragment whose only file is here (`fetched_whole`); only metadata is kept."""
+        data_file, cache = fragment.files[0], snapshot.session.cache
+        path = "data/" + data_file.path
+        reader: GenericReader | None = None
+        if file_format_version(data_file.version) >= (2, 1):
+            reader = FileReader.of_body(
+                snapshot.store, path, body, schema, data_file.fields, data_file.column_indices, cache
+            )
+        if reader is None:
+            reader = await _open(snapshot, data_file, schema, fragment.physical_rows, {path: body})
+        _check_rows(fragment, reader)
+        return cls(fragment, schema, [reader], ())
 
     @property
     def only(self) -> GenericReader | None:
@@ -181,6 +194,14 @@ class FragmentReader:
         return pa.RecordBatch.from_arrays([columns[name] for name in self._arrow.names], schema=self._arrow)
 
 
+def _check_rows(fragment: Fragment, reader: GenericReader) -> None:
+    if reader.num_rows != fragment.physical_rows and fragment.physical_rows:
+        raise CorruptFileError(
+            f"data file {reader.path} has {reader.num_rows} rows, the manifest says "
+            f"{fragment.physical_rows} (fragment {fragment.id})"
+        )
+
+
 # A file up to this size is one request on a store with slow round trips (30 ms at 30 MB/s and more).
 _WHOLE_REMOTE = 1 << 20
 # On a fast store it must also be one whose bytes are mostly wanted.
@@ -223,6 +244,8 @@ def fetched_whole(snapshot: Snapshot, fragment: Fragment, schema: Schema) -> int
     if len(fragment.files) != 1:
         return 0
     data_file = fragment.files[0]
+    if not _holds_all(data_file.fields, schema):
+        return 0
     if (
         data_file.base_id is not None
         or not _wants_whole(snapshot, data_file.size, schema, fragment.physical_rows)

@@ -41,7 +41,7 @@ __all__ = ["Search", "plan_search", "search"]
 
 # Units searched in one go: enough that what is done once a group does not count, few enough that their bytes
 # are still in the processor's cache when the distances are computed.
-_GROUP_BYTES = 2 << 20
+_GROUP_BYTES = 4 << 20
 _GROUP_UNITS = 32
 
 

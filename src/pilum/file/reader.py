@@ -447,7 +447,7 @@ class FileReader:
         """Plan the read of rows whose pages are initialised.  Pure."""
         return schedule(self.path, resolved, rows)
 
-    def page_edges(self, resolved: _Projection) -> Sequence[int]:
+    def page_edges(self, resolved: ResolvedProjection) -> Sequence[int]:
         """Rows where pages of the column with the most pages begin: good places to cut a scan."""
         columns = zip(resolved.columns, resolved.scales, strict=True)
         return max((column.starts for column, scale in columns if scale == 1), key=len, default=[])

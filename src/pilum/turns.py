@@ -23,32 +23,25 @@ LONG_KERNEL = 1 << 20
 """Reading, or computing on, this many bytes takes longer than handing the turn over (some 20 µs)."""
 
 
-class _Local(threading.local):
-    held = False
-
-
-_local = _Local()
-_turn = threading.Lock()
+# Reentrant only because such a lock knows its owner: an interrupt may come between taking it and noting that.
+_turn = threading.RLock()
 
 
 def start() -> None:
     """Wait for the turn and take it."""
     _turn.acquire()
-    _local.held = True
 
 
 def stop() -> None:
-    """Give the turn back for good."""
-    if _local.held:
-        _local.held = False
+    """Give the turn back for good; does nothing if this thread does not have it."""
+    if _owned():
         _turn.release()
 
 
 def leave() -> bool:
     """Give the turn up for something long; whether this thread had it, for `resume`."""
-    if not _local.held:
+    if not _owned():
         return False
-    _local.held = False
     _turn.release()
     return True
 
@@ -57,13 +50,18 @@ def resume(had: bool) -> None:
     """Take the turn again if `leave` gave it up."""
     if had:
         _turn.acquire()
-        _local.held = True
+
+
+def _owned() -> bool:
+    # What `threading.Condition` asks its lock, too; the type stubs do not know it.
+    owned: bool = _turn._is_owned()  # type: ignore[attr-defined]
+    return owned
 
 
 def _renew() -> None:
+    """The thread that had the turn may not exist in the child."""
     global _turn
-    _turn = threading.Lock()
-    _local.held = False
+    _turn = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

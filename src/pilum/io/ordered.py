@@ -229,8 +229,8 @@ class OrderedWork(Generic[T, R]):
         """Results of a chunk, up to its first failure.  Interrupts are not failures: they propagate."""
         values: list[Any] = []
         fn, number = self._fn, job.number
-        turns.start()
         try:
+            turns.start()
             for item in job.items:
                 if number > self._last:
                     break

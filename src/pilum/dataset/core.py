@@ -48,7 +48,6 @@ from pilum.query.snapshot import Snapshot
 from pilum.table import (
     CommitLock,
     NamingScheme,
-    is_system_index,
     latest_version,
     load_manifest,
     max_field_id,
@@ -404,8 +403,8 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, UnbuiltDataset):
 
     @property
     def has_index(self) -> bool:
-        """Whether there is an index of a user."""
-        return any(not is_system_index(one) for one in self.manifest.indices)
+        """Whether there is an index."""
+        return bool(self.manifest.indices)
 
     @property
     def partition_expression(self) -> Any:

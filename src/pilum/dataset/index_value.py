@@ -15,7 +15,7 @@ from uuid import UUID
 
 from pilum.dataset.bitmap import Bitmap
 from pilum.errors import InvalidInputError
-from pilum.table import IndexMetadata, Manifest, covered_fragments, index_details, is_system_index, new_index
+from pilum.table import IndexMetadata, Manifest, covered_fragments, index_details, new_index
 
 __all__ = [
     "Index",
@@ -177,7 +177,7 @@ def _paths(manifest: Manifest, fields: Iterable[int]) -> list[str]:
 
 
 def list_indices(manifest: Manifest) -> list[dict[str, Any]]:
-    """The segments of the indices of users, one dictionary each."""
+    """The segments of all indices, those of the format included, one dictionary each."""
     return [
         {
             "name": one.name,
@@ -189,16 +189,14 @@ def list_indices(manifest: Manifest) -> list[dict[str, Any]]:
             "base_id": index_of(one).base_id,
         }
         for one in manifest.indices
-        if not is_system_index(one)
     ]
 
 
 def describe_indices(manifest: Manifest) -> list[IndexDescription]:
-    """The indices of users, each with its segments."""
+    """The indices, those of the format included, each with its segments."""
     groups: dict[str, list[IndexMetadata]] = {}
     for one in manifest.indices:
-        if not is_system_index(one):
-            groups.setdefault(one.name, []).append(one)
+        groups.setdefault(one.name, []).append(one)
     rows = {one.id: one.num_rows for one in manifest.fragments}
     result = []
     for name, stored in groups.items():

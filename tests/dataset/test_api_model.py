@@ -77,6 +77,7 @@ class TableMachine(RuleBasedStateMachine):
         self.versions: dict[int, State] = {}
         self.tagged: dict[str, int] = {}
         self.branches: dict[str, tuple[int, State]] = {}
+        self.began: dict[str, int] = {}
         self.names = itertools.count()
 
     def where(self) -> str:
@@ -158,6 +159,7 @@ class TableMachine(RuleBasedStateMachine):
         made = self.open(engine).create_branch(name)
         assert made.version == self.newest
         self.branches[name] = (self.newest, self.state)
+        self.began[name] = self.newest
 
     @precondition(lambda self: self.branches)
     @rule(rows=ROWS, which=st.integers(0, 1), engine=st.integers(0, 1))
@@ -172,13 +174,17 @@ class TableMachine(RuleBasedStateMachine):
     def drop_branch(self, which: int, engine: int) -> None:
         name = sorted(self.branches)[which % len(self.branches)]
         self.open(engine).branches.delete(name)
-        del self.branches[name]
+        del self.branches[name], self.began[name]
 
     @rule(retain=st.integers(1, 4), engine=st.integers(0, 1))
     def cleanup(self, retain: int, engine: int) -> None:
         self.open(engine).cleanup_old_versions(retain_versions=retain, error_if_tagged_old_versions=False)
         kept = {*sorted(self.versions)[-retain:], *self.tagged.values()}
-        self.versions = {version: state for version, state in self.versions.items() if version in kept}
+        left = {one["version"] for one in self.open(0).version_refs()}
+        # The reference also keeps the versions that branches were made from; pilum only keeps their files.
+        began = {version for version in self.began.values() if version in self.versions}
+        assert kept <= left <= kept | began
+        self.versions = {version: state for version, state in self.versions.items() if version in left}
 
     # -- answers ---------------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pilum.errors import InvalidInputError
 from pilum.schema import Schema
@@ -87,6 +86,8 @@ class Projection:
         if output.path:
             column = batch.column(output.path[0])
             for name in output.path[1:]:
+                import pyarrow.compute as pc  # 50 ms
+
                 column = pc.struct_field(column, name)
             return column
         if output.system == DISTANCE:

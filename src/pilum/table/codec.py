@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from google.protobuf.message import DecodeError
-
 from pilum.errors import CorruptFileError, UnsupportedError
-from pilum.proto import file_pb2
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import file_pb2, wire
+from pilum.proto.lazy import table_pb2 as pb
 from pilum.schema import Schema
 from pilum.table import flags
 from pilum.table.fragment_codec import check_fragments, decode_fragments, encode_fragment, named
@@ -119,7 +117,7 @@ def split_manifest(data: bytes, where: str) -> ManifestMessage:
         fragments = list(split.fragments)
         split.ClearField("fragments")
         return ManifestMessage(pb.Manifest.FromString(split.SerializeToString()), fragments)
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (wire.DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: the manifest cannot be decoded: {error}") from error
 
 
@@ -137,7 +135,7 @@ def decode_manifest(parts: ManifestMessage, indices: tuple[IndexMetadata, ...], 
     """
     try:
         return _decode(parts.message, parts.fragments, indices, where)
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (wire.DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: the manifest cannot be decoded: {error}") from error
     except (CorruptFileError, UnsupportedError) as error:
         raise named(error, where) from error
@@ -319,7 +317,7 @@ def decode_indices(data: bytes, where: str) -> tuple[IndexMetadata, ...]:
     try:
         section = pb.IndexSection.FromString(data)
         return tuple([decode_index(message) for message in section.indices])
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (wire.DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: the index section cannot be decoded: {error}") from error
 
 

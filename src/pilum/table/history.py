@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
-from google.protobuf.message import DecodeError
-
 from pilum.errors import CorruptFileError, NotFoundError
 from pilum.io import Store, current_runtime
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import table_pb2 as pb
+from pilum.proto.lazy import wire
 from pilum.table.codec import decode_manifest, split_manifest
 from pilum.table.manifest_file import manifest_section
 from pilum.table.model import Manifest
@@ -86,7 +85,7 @@ def count_encoded(encoded: Sequence[bytes], where: str) -> dict[str, int]:
         simple = view.ByteSize() == len(data)
         if not simple:
             view = kinds.fragments.FromString(data)
-    except DecodeError as error:
+    except wire.DecodeError as error:
         raise CorruptFileError(f"{where}: a fragment cannot be decoded: {error}") from error
     fragments = view.fragments
     if simple:

@@ -11,10 +11,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from google.protobuf.message import DecodeError
-
 from pilum.errors import CorruptFileError, InvalidInputError
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import table_pb2 as pb
+from pilum.proto.lazy import wire
 from pilum.table.fragment_codec import named
 from pilum.table.model import Fragment
 from pilum.table.naming import transaction_file_name
@@ -85,7 +84,7 @@ def decode_transaction(data: bytes, where: str) -> Transaction:
             properties=dict(message.transaction_properties),
             tag=message.tag,
         )
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (wire.DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: the transaction cannot be decoded: {error}") from error
     except CorruptFileError as error:
         raise named(error, where) from error

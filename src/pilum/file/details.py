@@ -173,11 +173,12 @@ def _buffers(message: Any) -> list[LanceBufferDescriptor]:
 def _encoding(page: Any) -> str:
     from google.protobuf.any_pb2 import Any as AnyMessage
 
-    from pilum.proto import array_encodings_pb2, encodings_pb2
+    from pilum.proto import array_encodings_pb2, encodings_pb2, planar_pb2
 
     wrapped = AnyMessage.FromString(page.encoding.direct.encoding)
     kinds: dict[str, Any] = {
         "lance.encodings21.PageLayout": encodings_pb2.PageLayout,
+        "lance.encodings23.PlanarLayout": planar_pb2.PlanarLayout,
         "lance.encodings.ArrayEncoding": array_encodings_pb2.ArrayEncoding,
     }
     kind = kinds.get(wrapped.type_url.rpartition("/")[2])

@@ -447,6 +447,11 @@ class FileReader:
         """Plan the read of rows whose pages are initialised.  Pure."""
         return schedule(self.path, resolved, rows)
 
+    def page_edges(self, resolved: ResolvedProjection) -> Sequence[int]:
+        """Rows where pages of the column with the most pages begin: good places to cut a scan."""
+        columns = zip(resolved.columns, resolved.scales, strict=True)
+        return max((column.starts for column, scale in columns if scale == 1), key=len, default=[])
+
     async def _fetch(self, ranges: list[Range], who: str = "data") -> list[Bytes]:
         if not ranges:
             return []

@@ -166,6 +166,10 @@ class TreeReader:
                 raise self._damaged(error, field.name) from error
         return TreePlan(resolved, reads, len(rows))
 
+    def page_edges(self, resolved: TreeProjection) -> Sequence[int]:
+        """Where a scan is cut best; old formats leave that to the size of batches."""
+        return ()
+
     async def execute(self, plan: TreePlan) -> pa.RecordBatch:
         """Fetch the bytes of a planned read and decode them, round by round."""
         while True:

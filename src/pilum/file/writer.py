@@ -379,7 +379,7 @@ def _pages_of(leaf: _LeafColumn) -> list[_Due]:
     rows = leaf.waiting[0] if len(leaf.waiting) == 1 else merge(leaf.waiting)
     leaf.waiting = []
     leaf.nbytes = leaf.entries = 0
-    return [_Due(leaf, part) for part in cut_to_budget(rows)]
+    return [_Due(leaf, part) for part in cut_to_budget(rows, leaf.options)]
 
 
 def _groups(ends: npt.NDArray[np.int64]) -> Iterator[int]:

@@ -9,6 +9,7 @@ than the hop.  How a file is written is in `pilum.io.durable`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -283,6 +284,12 @@ class LocalStore(Store):
             self._fail(error, path)
         self.stats.note_write(len(view))
         _note(path, len(view), started, "put")
+
+    def remove_empty_folders(self) -> None:
+        """Remove folders without files, the store's own included."""
+        for folder, _, _ in os.walk(self.uri, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
     async def delete(self, path: str) -> None:
         started = perf_counter()

@@ -8,6 +8,7 @@ GIL.  What needs more than one request, or another format, is read the ordinary 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -59,11 +60,12 @@ async def read_decoded(
 ) -> list[list[Decoded] | pa.Array]:
     """Rows ``[start, stop)`` of each fragment's only column, as `FragmentReader.read_decoded`."""
     results: list[list[Decoded] | pa.Array] = [None] * len(readers)
-    planned = []
+    planned: list[tuple[int, FileReader, Any]] = []
     wanted = []
     for position, (reader, (start, stop)) in enumerate(zip(readers, spans, strict=True)):
         only = reader.only
-        if type(only) is not FileReader:
+        # Those that are read together lie in one store: that of the first.
+        if type(only) is not FileReader or (planned and only.store is not planned[0][1].store):
             results[position] = await reader.read_decoded(start, stop)
             continue
         plan = await only.plan_decoded(start, stop)

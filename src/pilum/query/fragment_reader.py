@@ -211,22 +211,19 @@ _WHOLE_LOCAL = 4 << 20
 async def _open(
     snapshot: Snapshot, data_file: DataFile, part: Schema, rows: int, bodies: dict[str, Bytes]
 ) -> GenericReader:
-    if data_file.base_id is not None:
-        raise UnsupportedError(
-            f"data file {data_file.path} lies in base path {data_file.base_id}: not supported yet"
-        )
+    store, path = snapshot.place_of(data_file)
     size = data_file.size or None
     whole = _wants_whole(snapshot, size, part, rows)
     return await open_file(
-        snapshot.store,
-        "data/" + data_file.path,
+        store,
+        path,
         size=size,
         schema=part,
         fields=data_file.fields,
         column_indices=data_file.column_indices,
         cache=snapshot.session.cache,
         whole=whole,
-        body=bodies.get("data/" + data_file.path),
+        body=bodies.get(path),
         version=data_file.version,
     )
 

@@ -55,14 +55,22 @@ class Projection:
         """Whether an output is a row id or a row address."""
         return any(output.system in _SYSTEM_TYPES for output in self.outputs)
 
+    @property
+    def needs_row_id(self) -> bool:
+        """Whether an output is a row id."""
+        return any(output.system == ROW_ID for output in self.outputs)
+
     def build(
         self,
         batch: pa.RecordBatch,
         addresses: npt.NDArray[np.uint64] | None = None,
         distances: pa.Array | None = None,
+        row_ids: npt.NDArray[np.uint64] | None = None,
     ) -> pa.RecordBatch:
-        """Make the output batch from the stored columns and, where asked for, addresses and distances."""
-        arrays = [self._column(output, batch, addresses, distances) for output in self.outputs]
+        """Make the output batch from the stored columns and, where asked for, addresses, distances and row ids
+        (which are the addresses by default)."""
+        ids = addresses if row_ids is None else row_ids
+        arrays = [self._column(output, batch, addresses, distances, ids) for output in self.outputs]
         if not arrays:
             # A batch without columns still has a row count, which from_arrays cannot be told.
             return batch.select([])
@@ -74,6 +82,7 @@ class Projection:
         batch: pa.RecordBatch,
         addresses: npt.NDArray[np.uint64] | None,
         distances: pa.Array | None,
+        row_ids: npt.NDArray[np.uint64] | None,
     ) -> pa.Array:
         if output.path:
             column = batch.column(output.path[0])
@@ -83,7 +92,7 @@ class Projection:
         if output.system == DISTANCE:
             return distances
         if output.system:
-            return pa.array(addresses, pa.uint64())
+            return pa.array(row_ids if output.system == ROW_ID else addresses, pa.uint64())
         return output.expression.evaluate(batch)
 
 

@@ -243,10 +243,10 @@ async def read_unit(scan: Scan, unit: Unit, primed: FragmentReader | None = None
     if scan.filter is None:
         reader = await FragmentReader.open(snapshot, fragment, scan.late, beside=primed)
         batch = await reader.read(unit.start, unit.stop)
-        return _project(scan, unit, batch, None if alive is None else np.flatnonzero(alive))
+        return await _project(scan, unit, batch, None if alive is None else np.flatnonzero(alive))
     reader = await FragmentReader.open(snapshot, fragment, scan.early, beside=primed)
     batch = await reader.read(unit.start, unit.stop)
-    keep = filter_mask(scan.filter, batch, fragment.id, unit.start)
+    keep = await filter_mask(snapshot, scan.filter, batch, fragment.id, unit.start)
     if alive is not None:
         keep &= alive
     chosen = np.flatnonzero(keep)
@@ -254,25 +254,37 @@ async def read_unit(scan: Scan, unit: Unit, primed: FragmentReader | None = None
         return None
     whole = len(chosen) == unit.stop - unit.start
     if not scan.late.fields:
-        return _project(scan, unit, batch, None if whole else chosen)
+        return await _project(scan, unit, batch, None if whole else chosen)
     late_reader = await FragmentReader.open(snapshot, fragment, scan.late, len(chosen), beside=reader)
     if len(chosen) <= _TAKE_FRACTION * (unit.stop - unit.start):
         late = await late_reader.take(chosen + unit.start)
         batch = _side_by_side(scan, batch.take(pa.array(chosen)), late)
-        return _project(scan, unit, batch, chosen, taken=True)
+        return await _project(scan, unit, batch, chosen, taken=True)
     late = await late_reader.read(unit.start, unit.stop)
-    return _project(scan, unit, _side_by_side(scan, batch, late), None if whole else chosen)
+    return await _project(scan, unit, _side_by_side(scan, batch, late), None if whole else chosen)
 
 
-def filter_mask(bound: Any, batch: pa.RecordBatch, fragment_id: int, start: int) -> npt.NDArray[np.bool_]:
+async def filter_mask(
+    snapshot: Snapshot, bound: Any, batch: pa.RecordBatch, fragment_id: int, start: int
+) -> npt.NDArray[np.bool_]:
     """Evaluate a bound filter on a batch that begins at physical row ``start``: null counts as false."""
     rows = batch.num_rows
-    system = [name for name in (ROW_ID, ROW_ADDRESS) if name in bound.columns]
-    if system:
-        addresses = pa.array(row_addresses(fragment_id, range(start, start + rows)))
-        columns = {name: batch.column(name) for name in batch.schema.names}
-        batch = pa.RecordBatch.from_pydict({**columns, **dict.fromkeys(system, addresses)})
+    if ROW_ID in bound.columns or ROW_ADDRESS in bound.columns:
+        addresses = row_addresses(fragment_id, range(start, start + rows))
+        batch = await with_system_columns(snapshot, bound, batch, addresses)
     return true_mask(bound.evaluate(batch))
+
+
+async def with_system_columns(
+    snapshot: Snapshot, bound: Any, batch: pa.RecordBatch, addresses: npt.NDArray[np.uint64]
+) -> pa.RecordBatch:
+    """A batch with the row ids and row addresses that an expression needs."""
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    if ROW_ADDRESS in bound.columns:
+        columns[ROW_ADDRESS] = pa.array(addresses)
+    if ROW_ID in bound.columns:
+        columns[ROW_ID] = pa.array(await snapshot.row_ids(addresses))
+    return pa.RecordBatch.from_pydict(columns) if columns else batch
 
 
 def true_mask(result: pa.BooleanArray) -> npt.NDArray[np.bool_]:
@@ -294,7 +306,7 @@ def _side_by_side(scan: Scan, left: pa.RecordBatch, right: pa.RecordBatch) -> pa
     )
 
 
-def _project(
+async def _project(
     scan: Scan,
     unit: Unit,
     batch: pa.RecordBatch,
@@ -310,4 +322,7 @@ def _project(
         addresses = row_addresses(unit.fragment.id, rows)
     if chosen is not None and not taken:
         batch = batch.take(pa.array(chosen))
-    return scan.projection.build(batch, addresses)
+    ids = None
+    if scan.projection.needs_row_id and addresses is not None:
+        ids = await scan.snapshot.row_ids(addresses)
+    return scan.projection.build(batch, addresses, row_ids=ids)

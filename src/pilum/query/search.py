@@ -31,7 +31,7 @@ from pilum.query.fragment_reader import FragmentReader
 from pilum.query.projection import Projection, resolve, stored_columns
 from pilum.query.request import Nearest, ScanRequest
 from pilum.query.rows import address_base, surviving
-from pilum.query.scan import filter_mask, readahead, true_mask
+from pilum.query.scan import filter_mask, readahead, true_mask, with_system_columns
 from pilum.query.snapshot import Snapshot
 from pilum.query.take import take_addresses
 from pilum.query.units import Unit, plan_units, unit_rows
@@ -131,7 +131,11 @@ async def search(plan: Search) -> pa.Table:
     if plan.filter is not None and not request.prefilter and len(best.addresses):
         rows = await take_addresses(plan.snapshot, best.addresses, plan.filter_schema)
         keep = np.flatnonzero(
-            true_mask(plan.filter.evaluate(_with_system(plan.filter, rows, best.addresses)))
+            true_mask(
+                plan.filter.evaluate(
+                    await with_system_columns(plan.snapshot, plan.filter, rows, best.addresses)
+                )
+            )
         )
         best = _Best(best.distances[keep], best.addresses[keep])
     if request.offset or request.limit is not None:
@@ -139,16 +143,9 @@ async def search(plan: Search) -> pa.Table:
         stop = None if request.limit is None else start + request.limit
         best = _Best(best.distances[start:stop], best.addresses[start:stop])
     stored = await take_addresses(plan.snapshot, best.addresses, stored_schema)
-    batch = plan.projection.build(stored, best.addresses, pa.array(best.distances, pa.float32()))
+    ids = await plan.snapshot.row_ids(best.addresses)
+    batch = plan.projection.build(stored, best.addresses, pa.array(best.distances, pa.float32()), ids)
     return pa.Table.from_batches([batch], schema=plan.projection.schema)
-
-
-def _with_system(bound: Any, rows: pa.RecordBatch, addresses: npt.NDArray[np.uint64]) -> pa.RecordBatch:
-    columns = {name: rows.column(name) for name in rows.schema.names}
-    for name in bound.columns:
-        if name in ("_rowid", "_rowaddr"):
-            columns[name] = pa.array(addresses)
-    return pa.RecordBatch.from_pydict(columns) if columns else rows
 
 
 async def _best_rows(plan: Search, k: int) -> _Best:
@@ -265,7 +262,8 @@ async def _exclude(plan: Search, unit: Unit, reader: FragmentReader, out: npt.ND
             plan.snapshot, unit.fragment, plan.filter_schema, beside=reader
         )
         values = await filter_reader.read(unit.start, unit.stop)
-        out[~filter_mask(plan.filter, values, unit.fragment.id, unit.start)] = np.nan
+        keep = await filter_mask(plan.snapshot, plan.filter, values, unit.fragment.id, unit.start)
+        out[~keep] = np.nan
 
 
 def _fill(plan: Search, pages: list[Decoded] | pa.Array, out: npt.NDArray[np.float32]) -> None:

@@ -16,7 +16,18 @@ import numpy.typing as npt
 from pilum.errors import InvalidInputError
 from pilum.file import Session
 from pilum.io import Store
-from pilum.table import Fragment, Manifest, read_deletions
+from pilum.table import (
+    DataFile,
+    Fragment,
+    Manifest,
+    RowIdIndex,
+    RowIdSequence,
+    data_file_location,
+    load_row_id_index,
+    open_location,
+    read_deletions,
+    read_row_ids,
+)
 
 __all__ = ["Snapshot"]
 
@@ -38,6 +49,22 @@ class Snapshot:
         """Whether reads may wait for the network (False: local disk and memory)."""
         return self.store.suspends
 
+    def place_of(self, file: DataFile) -> tuple[Store, str]:
+        """The store and key of a data file, which may lie in a base path.
+
+        Raises:
+            CorruptFileError: it names a base path that the version does not have.
+        """
+        if file.base_id is None:
+            return self.store, "data/" + file.path
+        location = data_file_location(self.store.uri, self.manifest, file)
+        key = ("store", location.uri)
+        store: Store | None = self.plans.get(key)
+        if store is None:
+            # One object for each base: reads of many files are joined by their store.
+            store = self.plans.setdefault(key, open_location(self.store, location.uri))
+        return store, location.key
+
     async def deletions(self, fragment: Fragment) -> npt.NDArray[Any]:
         """Sorted physical offsets of the deleted rows of a fragment; loaded once per session."""
         deletion = fragment.deletion_file
@@ -49,6 +76,47 @@ class Snapshot:
             found = await read_deletions(self.store, fragment, bases=self.manifest.base_paths)
             self.session.cache.put(key, found, found.nbytes)
         return found
+
+    async def row_ids(self, addresses: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """Row ids of rows at some addresses; without stable row ids the address is the id."""
+        if not self.manifest.uses_stable_row_ids:
+            return addresses
+        ids = np.empty(len(addresses), dtype=np.uint64)
+        owners = addresses >> np.uint64(32)
+        by_id: dict[int, Fragment] = self.manifest.fragment_by_id()
+        for owner in np.unique(owners).tolist():
+            here = owners == owner
+            sequence = await self._sequence(by_id[owner])
+            ids[here] = sequence.take(addresses[here] & np.uint64(0xFFFFFFFF))
+        return ids
+
+    async def _sequence(self, fragment: Fragment) -> RowIdSequence:
+        key = (self.store.uri, "row ids", fragment.id, fragment.row_ids)
+        found: RowIdSequence | None = self.session.cache.get(key)
+        if found is None:
+            found = await read_row_ids(self.store, fragment)
+            self.session.cache.put(key, found, 200 + found.starts.nbytes + found.lengths.nbytes)
+        return found
+
+    async def addresses(self, row_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """Addresses of rows with some row ids.
+
+        Raises:
+            InvalidInputError: there is no such row.
+        """
+        if not self.manifest.uses_stable_row_ids:
+            return row_ids
+        index: RowIdIndex | None = self.plans.get("row id index")
+        if index is None:
+            index = await load_row_id_index(self.store, self.manifest, self.deletions)
+            self.plans["row id index"] = index
+        addresses, found = index.lookup(row_ids)
+        if not found.all():
+            missing = int(row_ids[~found][0])
+            raise InvalidInputError(
+                f"row id {missing} is not in version {self.manifest.version} of {self.store.uri}"
+            )
+        return addresses
 
     def select(self, fragment_ids: tuple[int, ...] | None) -> tuple[Fragment, ...]:
         """The fragments to read, in manifest order.

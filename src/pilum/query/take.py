@@ -46,7 +46,8 @@ async def take_positions(
     """
     addresses = await addresses_of(snapshot, fragments, positions)
     stored = await take_addresses(snapshot, addresses, projection.read)
-    return pa.Table.from_batches([projection.build(stored, addresses)], schema=projection.schema)
+    ids = await snapshot.row_ids(addresses) if projection.needs_row_id else None
+    return pa.Table.from_batches([projection.build(stored, addresses, row_ids=ids)], schema=projection.schema)
 
 
 async def addresses_of(

@@ -10,7 +10,7 @@ from pilum.jit import Kernel, enabled
 
 __all__ = ["Kernel", "enabled", "preload"]
 
-MODULES = ("bitpacking", "distance", "fsst", "fsst_encode", "lz4", "ranges", "unzip", "variable")
+MODULES = ("bitpacking", "distance", "fsst", "fsst_encode", "lz4", "ranges", "transpose", "unzip", "variable")
 
 
 def preload() -> bool:

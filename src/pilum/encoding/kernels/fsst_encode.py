@@ -122,12 +122,14 @@ def train(data: Bytes, offsets: Ints, seed: int = 0) -> SymbolTable:
 def _sample(data: Bytes, offsets: Ints, seed: int) -> tuple[Bytes, Ints]:
     """Whole values at random until there are 16 KiB; of very long ones the beginning."""
     count = len(offsets) - 1
-    sizes = np.minimum(np.diff(offsets), SAMPLE)
-    order = np.random.default_rng(seed).permutation(count)
-    enough = int(np.searchsorted(np.cumsum(sizes[order]), SAMPLE)) + 1
-    chosen = order[:enough]
-    parts = [data[offsets[i] : offsets[i] + sizes[i]] for i in chosen.tolist()]
-    ends = np.concatenate([[0], np.cumsum(sizes[chosen])])
+    generator = np.random.default_rng(seed)
+    likely = 1 + 2 * SAMPLE * count // max(1, int(offsets[-1]))
+    order = generator.permutation(count) if count < 4 * likely else generator.integers(0, count, likely)
+    sizes = np.minimum(offsets[order + 1] - offsets[order], SAMPLE)
+    enough = int(np.searchsorted(np.cumsum(sizes), SAMPLE)) + 1
+    sizes, starts = sizes[:enough], offsets[order[:enough]]
+    parts = [data[a : a + n] for a, n in zip(starts.tolist(), sizes.tolist(), strict=True)]
+    ends = np.concatenate([[0], np.cumsum(sizes)])
     return np.concatenate([*parts, np.zeros(8, np.uint8)]), ends
 
 

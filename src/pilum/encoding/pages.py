@@ -13,11 +13,11 @@ The layout only depends on the rows of the page and, if the user asks for one, o
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from pilum import imports
 from pilum.encoding import constant, levels, selection
 from pilum.encoding.blocks import (
     Block,
@@ -56,7 +56,7 @@ _modules: dict[str, Any] = {}  # owned by this module; filled once per name
 def _module(name: str) -> Any:
     found = _modules.get(name)
     if found is None:
-        found = _modules[name] = import_module(f"pilum.encoding.{name}")
+        found = _modules[name] = imports.load(f"pilum.encoding.{name}")
     return found
 
 

@@ -11,7 +11,6 @@ cannot.
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -132,4 +131,6 @@ async def within(awaitable: Awaitable[T], limit: datetime.timedelta | None, *, s
     """
     if limit is None or not suspends:
         return await awaitable
+    import asyncio
+
     return await asyncio.wait_for(awaitable, limit.total_seconds())

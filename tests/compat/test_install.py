@@ -120,7 +120,9 @@ def test_what_is_not_built_says_so(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) == 8
     for line, feature in zip(
-        lines, ["full text", "full text", "blobs", "indices", "merge", "compaction", "blobs", "full text"], strict=True
+        lines,
+        ["full text", "full text", "blobs", "indices", "merge", "compaction", "blobs", "full text"],
+        strict=True,
     ):
         assert feature in line
 

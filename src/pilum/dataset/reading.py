@@ -102,10 +102,16 @@ class Reading(Handle):
         return await self.take(chosen if randomize_order else sorted(chosen), columns)
 
     def get_fragments(self, filter: Any = None) -> list[AsyncLanceFragment]:
-        """The fragments of this version, in order."""
+        """The fragments of this version, in order.
+
+        An Arrow expression is taken as the hint it is for Arrow datasets, and drops no fragment.
+
+        Raises:
+            InvalidInputError: another kind of filter.
+        """
         from pilum.dataset.fragments import AsyncLanceFragment
 
-        if filter is not None:
+        if filter is not None and type(filter).__module__.partition(".")[0] != "pyarrow":
             raise InvalidInputError("get_fragments() does not support a filter")
         return [AsyncLanceFragment(self, fragment) for fragment in self.snapshot.manifest.fragments]
 

@@ -334,7 +334,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, UnbuiltDataset):
         return as_html(self.uri, self.aio.manifest)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self).of, (self.aio,)
+        return self.own_class().of, (self.aio,)
 
     def __copy__(self) -> LanceDataset:
         return self.of(core.AsyncLanceDataset(self.aio.snapshot, self.aio.settings))

@@ -19,7 +19,10 @@ def shown(fragment):
         fragment.physical_rows,
         fragment.num_rows,
         fragment.num_deletions,
-        [(one.fields, one.column_indices, one.file_major_version, one.file_minor_version) for one in fragment.files],
+        [
+            (one.fields, one.column_indices, one.file_major_version, one.file_minor_version)
+            for one in fragment.files
+        ],
         None if fragment.deletion_file is None else fragment.deletion_file.file_type,
         sorted(fragment.to_json()),
     )
@@ -44,9 +47,18 @@ append = lance.LanceOperation.Append([FragmentMetadata.from_json(one) for one in
 ds = lance.LanceDataset.commit(ds, append, read_version=ds.version, commit_message="more")
 print(ds.version, ds.count_rows(), ds.read_transaction(ds.version).transaction_properties)
 one = LanceFragment.create("t.lance", pa.table({"a": [9], "s": ["z"]}), fragment_id=4)
-print(shown(one), pickle.loads(pickle.dumps(one)) == one, FragmentMetadata.from_json(json.dumps(one.to_json())) == one)
+print(
+    shown(one),
+    pickle.loads(pickle.dumps(one)) == one,
+    FragmentMetadata.from_json(json.dumps(one.to_json())) == one,
+)
 fragment = ds.get_fragments()[0]
-print(fragment.count_rows(), fragment.count_rows("a > 0"), fragment.head(1).to_pydict(), fragment.take([0, 2]).to_pydict())
+print(
+    fragment.count_rows(),
+    fragment.count_rows("a > 0"),
+    fragment.head(1).to_pydict(),
+    fragment.take([0, 2]).to_pydict(),
+)
 fails(lambda: fragment.take([2, 0]), OSError)
 fails(lambda: fragment.take([20]), OSError)
 fails(lambda: ds.take([100]), OSError)
@@ -71,7 +83,10 @@ print(lance.LanceDataset.commit("t.lance", lance.LanceOperation.Restore(1)).coun
 fails(lambda: lance.LanceDataset.commit("t.lance", delete, read_version=2), CommitConflictError)
 ds = lance.dataset("t.lance")
 transactions = [
-    lance.Transaction(ds.version, lance.LanceOperation.Append([LanceFragment.create(ds.uri, pa.table({"a": [i], "s": ["q"]}))]))
+    lance.Transaction(
+        ds.version,
+        lance.LanceOperation.Append([LanceFragment.create(ds.uri, pa.table({"a": [i], "s": ["q"]}))]),
+    )
     for i in range(3)
 ]
 result = lance.LanceDataset.commit_batch(ds, transactions)
@@ -92,5 +107,8 @@ stable.delete("a in (0, 4)")
 stable.insert(pa.table({"a": [50], "s": ["new"]}))
 delta = stable.delta(1)
 print(delta.get_inserted_rows().read_all().to_pydict(), delta.get_updated_rows().read_all().num_rows)
-print(delta.get_deleted_row_ids().read_all().to_pydict(), [type(x.operation).__name__ for x in delta.list_transactions()])
+print(
+    delta.get_deleted_row_ids().read_all().to_pydict(),
+    [type(x.operation).__name__ for x in delta.list_transactions()],
+)
 fails(lambda: stable.delta(), ValueError)

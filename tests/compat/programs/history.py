@@ -22,12 +22,18 @@ def fails(*kinds):
 
 def show(versions):
     for one in versions:
-        assert isinstance(one["timestamp"], datetime.datetime) and one["timestamp"].tzinfo is None
+        assert isinstance(one["timestamp"], datetime.datetime)
+        assert one["timestamp"].tzinfo is None
         metadata = {name: value for name, value in one["metadata"].items() if name != "total_files_size"}
         print(one["version"], sorted(metadata.items()))
 
 
-ds = lance.write_dataset(pa.table({"id": range(10), "name": [f"n{i}" for i in range(10)]}), "t.lance", max_rows_per_file=4, max_rows_per_group=4)
+ds = lance.write_dataset(
+    pa.table({"id": range(10), "name": [f"n{i}" for i in range(10)]}),
+    "t.lance",
+    max_rows_per_file=4,
+    max_rows_per_group=4,
+)
 print(ds.version, len(ds), ds.count_rows("id > 3"), ds.schema.names, ds.data_storage_version, ds.max_field_id)
 print(ds.delete("id = 3"))
 print(ds.delete("id > 100"))
@@ -39,7 +45,9 @@ ds.tags.create("first", 1)
 ds.tags.create("now")
 ds.tags.update("now", 2)
 ds.tags.replace_metadata("now", {"a": "b"})
-print({name: (tag["branch"], tag["version"], tag["metadata"]) for name, tag in sorted(ds.tags.list().items())})
+print(
+    {name: (tag["branch"], tag["version"], tag["metadata"]) for name, tag in sorted(ds.tags.list().items())}
+)
 print([name for name, _ in ds.tags.list_ordered("asc")], ds.tags.get_version("now"))
 fails(ValueError)(lambda: ds.tags.create("first", 1))
 fails(ValueError)(lambda: ds.tags.create("x", 99))
@@ -60,7 +68,12 @@ print(lance.dataset("t.lance", asof=datetime.datetime.now()).version)
 branch = ds.create_branch("side", 2)
 branch.insert(pa.table({"id": [55], "name": ["side"]}))
 print(branch.version, branch.count_rows(), ds.latest_version, list(ds.branches.list()))
-print({name: (one["parent_branch"], one["parent_version"], len(one["branch_identifier"])) for name, one in ds.branches.list().items()})
+print(
+    {
+        name: (one["parent_branch"], one["parent_version"], len(one["branch_identifier"]))
+        for name, one in ds.branches.list().items()
+    }
+)
 print(sorted(ds.checkout_version(("side", None)).to_table()["id"].to_pylist()))
 ds.branches.delete("side")
 print(ds.branches.list())
@@ -68,7 +81,12 @@ fails(ValueError)(lambda: ds.branches.delete("side"))
 ds.checkout_version(1).restore()
 ds.checkout_latest()
 print(ds.version, ds.count_rows())
-print(ds.config(), sorted(ds.update_config({"a": "1", "b": "2"}).items()), ds.delete_config_keys(["a"]), ds.config())
+print(
+    ds.config(),
+    sorted(ds.update_config({"a": "1", "b": "2"}).items()),
+    ds.delete_config_keys(["a"]),
+    ds.config(),
+)
 print(ds.update_metadata({"m": "1"}), ds.metadata, ds.update_schema_metadata({"s": "1"}), ds.schema_metadata)
 ds.update_field_metadata({"name": {"k": "v"}})
 print(ds.schema.field("name").metadata, ds.schema.metadata)
@@ -80,7 +98,7 @@ fails(OSError)(lambda: ds.read_transaction(77))
 for make in (ds.shallow_clone, ds.deep_clone):
     clone = make(f"{make.__name__}.lance", "first")
     print(clone.version, clone.to_table().num_rows, len(clone.versions()), len(clone.base_paths()))
-    fails(OSError)(lambda: make(f"{make.__name__}.lance", 1))
+    fails(OSError)(lambda make=make: make(f"{make.__name__}.lance", 1))
 fails(OSError)(lambda: ds.cleanup_old_versions(older_than=datetime.timedelta(0)))
 stats = ds.cleanup_old_versions(older_than=datetime.timedelta(0), error_if_tagged_old_versions=False)
 print(stats.old_versions, stats.data_files_removed, stats.deletion_files_removed, stats.failed_deletes)

@@ -6,11 +6,11 @@ import lance
 import lance.dataset
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance.bitmap import Bitmap
+from lance.dataset import ScannerBuilder
 from lance.file import LanceFileReader, LanceFileWriter, stable_version
 from lance.schema import LanceSchema
-from lance.bitmap import Bitmap
 from lance.types import _coerce_reader
-from lance.util import td_to_micros
 
 warnings.simplefilter("ignore")
 
@@ -44,20 +44,33 @@ print(ds.head(2, columns=["id"]).to_pydict(), ds.slice(18, 40, columns=["id"]).t
 print(ds.take([3, 1, 3], columns=["id"]).to_pydict(), ds.take(pa.array([0]), columns=["s"]).to_pydict())
 print(sum(batch.num_rows for batch in ds.to_batches(batch_size=5)), ds.sample(5, columns=["id"]).num_rows)
 scanner = ds.scanner(columns=["id"], filter="id > 10", batch_size=4)
-print(scanner.projected_schema, scanner.count_rows(), scanner.to_reader().read_all().num_rows, scanner.head(1).num_rows)
-print(isinstance(scanner, lance.LanceScanner), scanner.dataset_schema.names, isinstance(scanner.explain_plan(), str))
+print(
+    scanner.projected_schema,
+    scanner.count_rows(),
+    scanner.to_reader().read_all().num_rows,
+    scanner.head(1).num_rows,
+)
+print(
+    isinstance(scanner, lance.LanceScanner),
+    scanner.dataset_schema.names,
+    isinstance(scanner.explain_plan(), str),
+)
 built = lance.dataset("t.lance", default_scan_options={"with_row_id": True})
 print(built.schema.names, built.to_table(columns=["id"], limit=1).to_pydict(), built.count_rows())
-from lance.dataset import ScannerBuilder
-
-print(ScannerBuilder(ds).columns(["id"]).filter("id = 4").with_row_address().to_scanner().to_table().to_pydict())
+print(
+    ScannerBuilder(ds).columns(["id"]).filter("id = 4").with_row_address().to_scanner().to_table().to_pydict()
+)
 print(ds.to_pandas(columns=["id"], limit=2).to_dict("list"))
 again = pickle.loads(pickle.dumps(ds))
 print(again.version, again.to_table().equals(ds.to_table()), again == ds)
 fragment = ds.get_fragments()[1]
 print(fragment.to_table(columns=["id"], filter="id > 8").to_pydict(), fragment.schema == ds.schema)
 print(ds.get_fragment(2).fragment_id, ds.get_fragment(99), Bitmap({3, 1}), 3 in Bitmap([3]))
-print(ds.to_table(columns=["id"], filter="id < 100", fragments=None).num_rows if False else ds.scanner(fragments=[fragment]).to_table().num_rows)
+print(
+    ds.to_table(columns=["id"], filter="id < 100", fragments=None).num_rows
+    if False
+    else ds.scanner(fragments=[fragment]).to_table().num_rows
+)
 fails(lambda: ds.to_table(nonsense=1), TypeError)
 fails(lambda: ds.to_table(columns=["nope"]), ValueError)
 fails(lambda: ds.to_table(filter="nope = 1"), ValueError)
@@ -79,13 +92,23 @@ fails(lambda: lance.write_dataset(5, "x.lance"), TypeError)
 fails(lambda: lance.write_dataset(iter([table.to_batches()[0]]), "x.lance"), ValueError)
 fails(lambda: lance.write_dataset(pa.table({"a.b": [1]}), "x.lance"), OSError)
 fails(lambda: lance.write_dataset(pa.table({"other": [1]}), "t.lance", mode="append"), OSError)
-print(lance.json_to_schema(lance.schema_to_json(ds.schema)) == ds.schema, lance.schema_to_json(ds.schema)["fields"][4])
-print(LanceSchema.from_pyarrow(ds.schema).to_pyarrow() == ds.schema, LanceSchema.from_pyarrow(ds.schema) == ds.lance_schema)
+print(
+    lance.json_to_schema(lance.schema_to_json(ds.schema)) == ds.schema,
+    lance.schema_to_json(ds.schema)["fields"][4],
+)
+print(
+    LanceSchema.from_pyarrow(ds.schema).to_pyarrow() == ds.schema,
+    LanceSchema.from_pyarrow(ds.schema) == ds.lance_schema,
+)
 print(_coerce_reader(table).read_all().equals(table), lance.__version__, stable_version())
 with LanceFileWriter("f.lance", table.schema) as writer:
     writer.write_batch(table)
     print(writer.add_global_buffer(b"hello"))
 reader = LanceFileReader("f.lance", columns=["id"])
-print(reader.num_rows(), reader.read_range(3, 2).to_table().to_pydict(), reader.take_rows([1, 5]).to_table().to_pydict())
+print(
+    reader.num_rows(),
+    reader.read_range(3, 2).to_table().to_pydict(),
+    reader.take_rows([1, 5]).to_table().to_pydict(),
+)
 print(reader.read_global_buffer(1), reader.metadata().major_version, len(reader.metadata().columns))
 fails(lambda: LanceFileReader("missing.lance"), ValueError)

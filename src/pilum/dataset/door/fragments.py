@@ -110,19 +110,28 @@ class LanceFragment(UnbuiltFragment, Posing):
 
     # -- reading ---------------------------------------------------------------------------------------
 
-    def scanner(self, columns: Columns = None, filter: Any = None, **options: Any) -> LanceScanner:
-        """Plan a scan of this fragment; options as in `LanceDataset.scanner`."""
+    def scanner(
+        self, schema: pa.Schema | None = None, *, columns: Columns = None, filter: Any = None, **options: Any
+    ) -> LanceScanner:
+        """Plan a scan of this fragment.
+
+        Args:
+            schema: accepted where an Arrow fragment has it; the schema is that of the dataset.
+            columns, filter, options: as in `LanceDataset.scanner`.
+        """
+        if schema is not None and not isinstance(schema, pa.Schema):
+            raise TypeError("scanner takes columns= and filter= by name")
         return LanceScanner(self.aio.scanner(columns, filter, **options))
 
     def to_table(self, columns: Columns = None, filter: Any = None, **options: Any) -> pa.Table:
         """All rows of a scan of this fragment."""
-        return self.scanner(columns, filter, **options).to_table()
+        return self.scanner(columns=columns, filter=filter, **options).to_table()
 
     def to_batches(
         self, columns: Columns = None, filter: Any = None, **options: Any
     ) -> Iterator[pa.RecordBatch]:
         """The rows of a scan of this fragment batch by batch."""
-        return self.scanner(columns, filter, **options).to_batches()
+        return self.scanner(columns=columns, filter=filter, **options).to_batches()
 
     def to_pandas(
         self, columns: Columns = None, filter: Any = None, *, blob_mode: str = "lazy", **options: Any
@@ -133,7 +142,7 @@ class LanceFragment(UnbuiltFragment, Posing):
 
     def count_rows(self, filter: Any = None) -> int:
         """Number of rows, or of matching rows."""
-        return self.scanner([], filter).count_rows()
+        return self.scanner(columns=[], filter=filter).count_rows()
 
     def head(self, num_rows: int, **options: Any) -> pa.Table:
         """The first rows."""

@@ -64,10 +64,8 @@ def nullable(array: Any, rng: np.random.Generator, share: float) -> Any:
 
 def lists(rng: np.random.Generator, values: Any) -> Any:
     """Lists of 0 to 9 items over the values."""
-    lengths = rng.integers(0, 10, len(values) // 4)
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    ends = np.minimum(ends, len(values)).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), values)
+    ends = np.concatenate([[0], np.cumsum(rng.integers(0, 10, len(values) // 4))])
+    return pa.ListArray.from_arrays(pa.array(ends[ends <= len(values)].astype(np.int32)), values)
 
 
 CASES: dict[str, tuple[Callable[[np.random.Generator, int], Any], dict[str, str]]] = {

@@ -211,7 +211,7 @@ def special_columns(draw: st.DrawFn, rows: int) -> tuple[Any, Any]:
         metadata = PACKED
     else:
         key = draw(st.sampled_from([pa.int8(), pa.int32(), pa.uint16(), pa.int64()]))
-        values = pa.array([None, "a", "bb", "äö" * 30, ""][: draw(st.integers(1, 5))])
+        values = pa.array([None, "a", "bb", "äö" * 30, ""][: draw(st.integers(1, 5))], pa.string())
         indices = pa.array(rng.integers(0, len(values), count), key, mask=rng.random(count) < nulls)
         inner, metadata = pa.DictionaryArray.from_arrays(indices, values), None
     if "list" not in what:

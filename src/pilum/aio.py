@@ -22,8 +22,8 @@ from pilum.dataset.core import open_dataset as dataset
 from pilum.dataset.references import AsyncBranches as Branches
 from pilum.dataset.references import AsyncTags as Tags
 from pilum.file.api import AsyncLanceFileReader as LanceFileReader
-from pilum.file.api import AsyncLanceFileSession as LanceFileSession
 from pilum.file.api import AsyncLanceFileWriter as LanceFileWriter
+from pilum.file.folder import AsyncLanceFileSession as LanceFileSession
 
 __all__ = [
     "Branches",

@@ -13,11 +13,11 @@ The layout only depends on the rows of the page and, if the user asks for one, o
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from pilum import imports
 from pilum.encoding import constant, levels, selection
 from pilum.encoding.blocks import (
     Block,
@@ -47,7 +47,6 @@ LAYOUTS: dict[str, str] = {
 
 _LONG_VALUE = 256  # bytes; pages with longer values are written as full-zip
 _LONGEST_IN_2_1 = 8192  # bytes; a 2.1 chunk holds 32 KiB and at least two values
-_LEVEL_BITS = 131072  # of the levels of a page, where a page is cut for their sake
 _MAX_LEVELS = 65535 // 3  # per chunk, whose level buffers have 65535 bytes; run-length may need 3 for one
 
 _modules: dict[str, Any] = {}  # owned by this module; filled once per name
@@ -56,7 +55,7 @@ _modules: dict[str, Any] = {}  # owned by this module; filled once per name
 def _module(name: str) -> Any:
     found = _modules.get(name)
     if found is None:
-        found = _modules[name] = import_module(f"pilum.encoding.{name}")
+        found = _modules[name] = imports.load(f"pilum.encoding.{name}")
     return found
 
 
@@ -122,18 +121,16 @@ def _with_dictionary(rows: LeafRows, options: EncodeOptions) -> LeafRows:
 def cut_to_budget(rows: LeafRows, options: EncodeOptions) -> list[LeafRows]:
     """The rows in parts whose levels chunks can hold (5.5), cut between rows; a part of one row may be too large.
 
-    The reference cuts every page of more levels than the budget, as soon as one entry owns no value.  Here only those
-    are cut whose chunks need it: large pages are smaller and faster.
+    The reference cuts every page of more levels than its budget, as soon as one entry owns no value.  Here only those
+    are cut whose chunks need it, into parts that fit one chunk: large pages are smaller and faster.
     """
     rep = rows.rep
     if rep is None or not _too_many_levels(rows, options):
         return [rows]
-    bits = levels.max_rep(rows.layers).bit_length() + levels.max_def(rows.layers).bit_length()
-    budget = min(_LEVEL_BITS // bits, 65535)
     begins = np.append(levels.row_starts(rep, rows.layers), len(rep))
     parts, at = [], 0
     while at < rows.num_rows:
-        stop = max(at + 1, int(np.searchsorted(begins, begins[at] + budget, "right")) - 1)
+        stop = max(at + 1, int(np.searchsorted(begins, begins[at] + _MAX_LEVELS, "right")) - 1)
         parts.append(slice_rows(rows, at, stop - at))
         at = stop
     return parts

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from pilum import imports
 from pilum.encoding.blocks import Block, Bytes, FixedBlock
 from pilum.encoding.codecs.base import (
     BlocksEncoded,
@@ -90,7 +90,7 @@ def codec(name: str) -> Codec:
         if module is None:
             raise UnsupportedError(f"value codec {name} is not supported")
         place, _, attribute = module.partition(":")
-        found = getattr(import_module(f"pilum.encoding.codecs.{place}"), attribute or "CODEC")
+        found = getattr(imports.load(f"pilum.encoding.codecs.{place}"), attribute or "CODEC")
         assert isinstance(found, Codec)
         _loaded[name] = found
     return found

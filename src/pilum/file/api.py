@@ -1,11 +1,10 @@
-"""Single files for users, asynchronous: read one, write one, keep many in a folder (`spec/api.md`, section 6).
+"""Single files for users, asynchronous: read one, write one (`spec/api.md`, section 6).
 
 `pilum.aio` exports these classes under the names of the reference, `pilum` their synchronous twins
 (`synchronous.py`).  Everything is done by `FileReader` and `FileWriter`; here are addresses, Arrow extension
 types, names of versions and the reference's argument lists.
 
 ```
-LanceFileSession(base)  ──►  open_reader / open_writer / list / read_range / ...
 LanceFileReader.open    ──►  read_all / read_range / take_rows  ──►  ReaderResults  ──►  batches or a table
 LanceFileWriter.open    ──►  write_batch ... close                  (schema: given, or of the first batch)
 ```
@@ -16,9 +15,8 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
@@ -34,10 +32,8 @@ from pilum.schema import Schema, with_extensions
 
 __all__ = [
     "AsyncLanceFileReader",
-    "AsyncLanceFileSession",
     "AsyncLanceFileWriter",
     "AsyncReaderResults",
-    "ListResult",
     "stable_version",
 ]
 
@@ -46,7 +42,6 @@ _VERSIONS = {
     "2.0": (2, 0), "0.3": (2, 0), "2.1": (2, 1), "2.2": (2, 2), "stable": (2, 2), "2.3": (2, 3), "next": (2, 3),
 }  # fmt: skip
 _LEGACY = ("0.1", "legacy")
-_COPY_BYTES = 8 << 20
 
 
 def stable_version() -> str:
@@ -279,13 +274,14 @@ class AsyncLanceFileWriter:
             UnsupportedError: (a `NotImplementedError`) a version or a type that cannot be written.
         """
         store, name = locate(path, storage_options)
-        return await cls._begin(store, name, schema, data_cache_bytes, version, max_page_bytes)
+        return await cls.begin(store, name, schema, data_cache_bytes, version, max_page_bytes)
 
     @classmethod
-    async def _begin(
+    async def begin(
         cls, store: Store, path: str, schema: pa.Schema | None, data_cache_bytes: int | None,
         version: str | None, max_page_bytes: int | None,
     ) -> AsyncLanceFileWriter:  # fmt: skip
+        """`open` with the store at hand and the file named in it."""
         limit = data_cache_bytes
         if max_page_bytes is not None:
             columns = 1 if schema is None else max(1, len(schema))
@@ -375,121 +371,3 @@ class AsyncLanceFileWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await (self.close() if kind is None else self.abort())
-
-
-# --------------------------------------------------------------------------- folders
-
-
-class ListResult(NamedTuple):
-    """What a folder holds.
-
-    Attributes:
-        common_prefixes: folders in it.
-        objects: files in it.
-    """
-
-    common_prefixes: list[str]
-    objects: list[str]
-
-
-class AsyncLanceFileSession:
-    """Files below one address; paths are relative to it."""
-
-    __slots__ = ("_store",)
-
-    def __init__(
-        self, base_path: str | os.PathLike[str], storage_options: Mapping[str, str] | None = None
-    ) -> None:
-        self._store = store_for(base_path, storage_options)
-
-    @property
-    def suspends(self) -> bool:
-        """Whether calls may wait for the network."""
-        return self._store.suspends
-
-    async def open_reader(self, path: str, columns: Sequence[str] | None = None) -> AsyncLanceFileReader:
-        """A reader of a data file; arguments and errors as in `AsyncLanceFileReader.open`."""
-        return AsyncLanceFileReader(await open_file(self._store, path), columns)
-
-    async def open_writer(
-        self,
-        path: str,
-        *,
-        schema: pa.Schema | None = None,
-        data_cache_bytes: int | None = None,
-        version: str | None = None,
-        max_page_bytes: int | None = None,
-    ) -> AsyncLanceFileWriter:
-        """A writer of a data file; arguments and errors as in `AsyncLanceFileWriter.open`."""
-        begin = AsyncLanceFileWriter._begin
-        return await begin(self._store, path, schema, data_cache_bytes, version, max_page_bytes)
-
-    async def contains(self, path: str) -> bool:
-        """Whether there is a file of that name."""
-        try:
-            await self._store.head(path)
-        except FileNotFoundError:
-            return False
-        return True
-
-    async def list(self, path: str | None = None) -> list[str]:
-        """All files below a folder, at any depth."""
-        return [info.path for info in await self._store.list(path or "")]
-
-    async def list_with_delimiter(self, path: str | None = None) -> ListResult:
-        """Files and folders directly in a folder."""
-        prefix = (path or "").strip("/")
-        prefix = prefix + "/" if prefix else ""
-        folders: dict[str, None] = {}
-        files = []
-        for info in await self._store.list(path or ""):
-            name, slash, _ = info.path.removeprefix(prefix).partition("/")
-            if slash:
-                folders[prefix + name] = None
-            else:
-                files.append(info.path)
-        return ListResult([*folders], files)
-
-    async def read_range(self, path: str, offset: int, length: int) -> bytes:
-        """Bytes of any file.
-
-        Raises:
-            InvalidInputError: a negative offset or length.
-            StoreError: (an `OSError`) the file is shorter.
-        """
-        if offset < 0 or length < 0:
-            raise InvalidInputError(f"cannot read {length} bytes at {offset}")
-        return (
-            (await self._store.get(path, offset, offset + length, who="session")).tobytes() if length else b""
-        )
-
-    async def upload_file(self, local_path: str | Path, remote_path: str) -> None:
-        """Copy a local file to ``remote_path``."""
-        local, name = locate(local_path)
-        await _copy(local, name, self._store, remote_path)
-
-    async def download_file(self, remote_path: str, local_path: str | Path) -> None:
-        """Copy ``remote_path`` to a local file."""
-        local, name = locate(local_path)
-        await _copy(self._store, remote_path, local, name)
-
-    async def delete_file(self, path: str) -> None:
-        """Delete a file.
-
-        Raises:
-            NotFoundError: (an `OSError`) there is none.
-        """
-        await self._store.head(path)
-        await self._store.delete(path)
-
-
-async def _copy(source: Store, path: str, target: Store, name: str) -> None:
-    size = (await source.head(path)).size
-    sink = await target.create(name)
-    try:
-        for start in range(0, size, _COPY_BYTES):
-            await sink.write([await source.get(path, start, min(size, start + _COPY_BYTES), who="session")])
-        await sink.finish()
-    except BaseException:
-        await sink.abort()
-        raise

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from pilum.encoding import Decoded, Range, Rows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError
+from pilum.file.late import prepare
 from pilum.file.metadata import Column, FileMetadata, load_metadata, metadata_of_body, relocated
 from pilum.file.plan import (
     DAMAGE,
@@ -106,6 +107,7 @@ class FileReader:
             UnsupportedError: a file version that is not read.
             NotFoundError: there is no such file.
         """
+        prepare()
         key = (store.uri, path)
         metadata: FileMetadata | None = cache.get(key) if cache is not None else None
         if metadata is None:

@@ -16,13 +16,12 @@ import pyarrow as pa
 
 from pilum.file.api import (
     AsyncLanceFileReader,
-    AsyncLanceFileSession,
     AsyncLanceFileWriter,
     AsyncReaderResults,
-    ListResult,
     locate,
 )
 from pilum.file.details import LanceFileMetadata, LanceFileStatistics
+from pilum.file.folder import AsyncLanceFileSession, ListResult
 from pilum.io import iterate, run
 
 __all__ = ["LanceFileReader", "LanceFileSession", "LanceFileWriter", "ReaderResults"]

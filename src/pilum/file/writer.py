@@ -43,6 +43,7 @@ from pilum.encoding.dictionaries import same_items
 from pilum.encoding.kernels import ranges
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.file.container import ALIGNMENT, closing_sections, column_encoding, page_encoding
+from pilum.file.late import prepare
 from pilum.file.storable import accepts, check_storable
 from pilum.io import ObjectWriter, Range, Store, current_runtime
 from pilum.schema import Field, Schema
@@ -170,6 +171,7 @@ class FileWriter:
             UnsupportedError: the version cannot be written, or a type cannot be written in it.
             InvalidInputError: field metadata asks for what the type of the field does not allow.
         """
+        prepare()
         if version == (2, 0):
             from pilum.file.writer_v2_0 import FileWriter20
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pilum.errors import InvalidInputError
+from pilum.query.late import parse_projection
 from pilum.schema import Schema
 
 __all__ = ["DISTANCE", "ROW_ADDRESS", "ROW_ID", "Projection", "resolve", "stored_columns"]
@@ -181,7 +182,6 @@ def _named(schema: Schema, name: str) -> Output:
 
 
 def _expressions(schema: Schema, columns: Mapping[str, str]) -> list[Output]:
-    from pilum.query.binding import parse_projection  # sqlglot takes 100 ms to import
 
     outputs = []
     plain = {field.name: field for field in schema.fields}

@@ -24,6 +24,7 @@ import pyarrow as pa
 from pilum import config
 from pilum.io import current_runtime
 from pilum.query.fragment_reader import FragmentReader
+from pilum.query.late import parse_filter
 from pilum.query.projection import ROW_ADDRESS, ROW_ID, Projection, resolve, stored_columns
 from pilum.query.request import ScanRequest
 from pilum.query.rows import live_to_physical, row_addresses, surviving
@@ -73,8 +74,6 @@ def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
     bound = None
     early = schema.project([])
     if request.filter is not None:
-        from pilum.query.binding import parse_filter  # sqlglot takes 100 ms to import
-
         bound = parse_filter(request.filter, schema)
         # A struct that is filtered by one field and returned with others is read once, whole.
         returned = {field.name for field in projection.read.fields}

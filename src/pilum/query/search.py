@@ -28,6 +28,7 @@ from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.io import current_runtime
 from pilum.query.fragment_batch import open_fragments, read_decoded
 from pilum.query.fragment_reader import FragmentReader
+from pilum.query.late import parse_filter
 from pilum.query.projection import Projection, resolve, stored_columns
 from pilum.query.request import Nearest, ScanRequest
 from pilum.query.rows import address_base, surviving
@@ -106,8 +107,6 @@ def plan_search(snapshot: Snapshot, request: ScanRequest) -> Search:
     distance = Distance(nearest.query, nearest.metric, arrow_type.value_type.to_pandas_dtype())
     bound = None
     if request.filter is not None:
-        from pilum.query.binding import parse_filter  # sqlglot takes 100 ms to import
-
         bound = parse_filter(request.filter, schema)
     return Search(
         snapshot,

@@ -20,6 +20,7 @@ from pilum.dataset.fragment_metadata import DataFile, DeletionFile, FragmentMeta
 from pilum.dataset.index_value import Index, IndexDescription, IndexFile
 from pilum.dataset.lance_schema import LanceField, LanceSchema
 from pilum.dataset.moments import sanitize_ts
+from pilum.dataset.operations import DatasetBasePath, LanceOperation
 from pilum.dataset.progress import (
     FileSystemFragmentWriteProgress,
     FragmentWriteProgress,
@@ -36,7 +37,7 @@ from pilum.dataset.synchronous import (
     write_dataset,
     write_fragments,
 )
-from pilum.dataset.transactions import DatasetBasePath, LanceOperation, Transaction
+from pilum.dataset.transactions import Transaction
 from pilum.dataset.upkeep import (
     CleanupCandidateFile,
     CleanupExplanation,

@@ -232,7 +232,7 @@ MODULES: Mapping[str, Mapping[str, Any]] = {
         **_FILES,
         **_FILE_DETAILS,
         "ReaderResults": "pilum.file.synchronous:ReaderResults",
-        "ListResult": "pilum.file.api:ListResult",
+        "ListResult": "pilum.file.folder:ListResult",
         "stable_version": "pilum.file.api:stable_version",
     },
     "lance.fragment": _FRAGMENT,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pilum.dataset.core import refuse_namespaces
+from pilum.dataset.options import refuse_namespaces
 from pilum.file import synchronous
 
 __all__ = ["LanceFileReader", "LanceFileSession", "LanceFileWriter"]

@@ -15,13 +15,8 @@ import datetime
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pilum.dataset.transactions import (
-    LanceOperation,
-    Transaction,
-    operation_of,
-    stored_transaction,
-    transaction_of,
-)
+from pilum.dataset.operations import LanceOperation
+from pilum.dataset.transactions import Transaction, operation_of, stored_transaction, transaction_of
 from pilum.errors import InvalidInputError, NotFoundError, UnsupportedError
 from pilum.io import Store
 from pilum.table import CommitLock, Manifest, NamingScheme, commit, latest_version, merge_appends

@@ -25,7 +25,9 @@ from pilum.dataset.door.upkeep import UpkeepDoor
 from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata
 from pilum.dataset.index_value import IndexDescription
 from pilum.dataset.lance_schema import LanceSchema
-from pilum.dataset.transactions import LanceOperation, Transaction
+from pilum.dataset.operations import LanceOperation
+from pilum.dataset.options import refuse_namespaces
+from pilum.dataset.transactions import Transaction
 from pilum.dataset.unbuilt import UnbuiltDataset
 from pilum.file import Session
 from pilum.file.synchronous import LanceFileSession
@@ -502,7 +504,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, UnbuiltDataset):
             NotFoundError: there is no dataset, or no such version.
         """
         del namespace_client_managed_versioning, base_store_params
-        core.refuse_namespaces(
+        refuse_namespaces(
             base_uri if namespace_client is None and table_id is None else None, namespace_client, table_id
         )
         coroutine = core.commit(

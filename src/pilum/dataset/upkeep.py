@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from pilum.dataset.handle import Handle
-from pilum.dataset.transactions import DatasetBasePath, base_path_of, stored_base
+from pilum.dataset.operations import DatasetBasePath
+from pilum.dataset.transactions import base_path_of, stored_base
 from pilum.errors import NotFoundError, UnsupportedError
 from pilum.file import open_file
 from pilum.file.details import describe, statistics_of

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pilum.dataset.door.base import Door
-from pilum.dataset.transactions import DatasetBasePath
+from pilum.dataset.operations import DatasetBasePath
 from pilum.dataset.unbuilt import NotBuilt
 from pilum.dataset.upkeep import CleanupExplanation, CleanupStats, DataStatistics
 

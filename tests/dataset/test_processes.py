@@ -146,13 +146,14 @@ WRITER = """
 import sys, pyarrow as pa, pilum
 uri = sys.argv[1]
 step = 0
-print("ready", flush=True)
 while True:
     step += 1
     rows = pa.table({"step": [step] * 1000, "text": ["x" * 40] * 1000})
     pilum.write_dataset(rows, uri, mode="append", max_rows_per_file=250)
     if step % 3 == 0:
         pilum.dataset(uri).delete(f"step = {step - 1}")
+    if step == 1:
+        print("ready", flush=True)  # everything is imported: from here on it only writes
 """
 
 

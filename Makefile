@@ -50,10 +50,10 @@ layers: $(STAMP) ## Which room may import which
 	$(BIN)/lint-imports
 
 test-numpy: $(STAMP) ## The encodings with the NumPy twins instead of Numba
-	PILUM_NUMBA=0 $(LIMIT) $(BIN)/python -m pytest -q tests/encoding
+	PILUM_NUMBA=0 $(LIMIT) $(BIN)/python -m pytest -q -n 2 tests/encoding
 
 tests: $(STAMP) ## The test suite with coverage
-	$(LIMIT) $(BIN)/python -m pytest -q --cov --cov-report=term
+	$(LIMIT) $(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=term
 
 proto: $(PROTO_STAMP) ## Generate src/pilum/proto/*_pb2.py and their stubs
 	cd src && PATH="$(CURDIR)/$(PROTO_VENV)/bin:$$PATH" $(CURDIR)/$(PROTO_VENV)/bin/python -m grpc_tools.protoc \

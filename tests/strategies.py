@@ -185,3 +185,40 @@ def batches(
         columns = [draw(arrays(kind, rows)) for kind in kinds]
         found.append(pa.RecordBatch.from_arrays(columns, names=names))
     return found
+
+
+PACKED = {"lance-encoding:packed": "true"}
+BLOB = {"lance-encoding:blob": "true"}
+_PACKABLE = [kind for kind in LEAF_TYPES if not pa.types.is_boolean(kind) and kind != pa.binary(300)]
+
+
+@st.composite
+def special_columns(draw: st.DrawFn, rows: int) -> tuple[Any, Any]:
+    """A field and an array of what only field metadata or the Arrow type asks for: packed structs, dictionaries, blobs."""
+    what = draw(st.sampled_from(["packed", "packed list", "dictionary", "dictionary list", "blob"]))
+    seed, nulls = draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from([0.0, 0.2, 1.0]))
+    rng = np.random.default_rng(seed)
+    mask = pa.array(rng.random(rows) < nulls)
+    if what == "blob":
+        array = random_array(pa.large_binary(), rows, rng, nulls)
+        return pa.field("special", array.type, metadata=BLOB), array
+    count = rows if "list" not in what else int(rng.integers(0, 2 * rows + 1))
+    if what.startswith("packed"):
+        kinds = draw(st.lists(st.sampled_from([*_PACKABLE, pa.list_(pa.int16(), 3)]), min_size=1, max_size=4))
+        members = [random_array(kind, count, rng, 0.0) for kind in kinds]
+        names = [f"m{i}" for i in range(len(kinds))]
+        inner = pa.StructArray.from_arrays(members, names, mask=None if "list" in what else mask)
+        metadata = PACKED
+    else:
+        key = draw(st.sampled_from([pa.int8(), pa.int32(), pa.uint16(), pa.int64()]))
+        values = pa.array([None, "a", "bb", "äö" * 30, ""][: draw(st.integers(1, 5))], pa.string())
+        indices = pa.array(rng.integers(0, len(values), count), key, mask=rng.random(count) < nulls)
+        inner, metadata = pa.DictionaryArray.from_arrays(indices, values), None
+    if "list" not in what:
+        return pa.field("special", inner.type, metadata=metadata), inner
+    ends = np.sort(rng.integers(0, count + 1, rows + 1)) if rows else np.zeros(1, np.int64)
+    ends[0], ends[-1] = 0, count if rows else 0
+    item = pa.field("item", inner.type, metadata=metadata)
+    offsets = _offsets(np.diff(ends), mask.to_numpy(False) if nulls else None, pa.int32())
+    array = pa.ListArray.from_arrays(offsets, inner, type=pa.list_(item))
+    return pa.field("special", array.type, metadata=metadata and {}), array

@@ -12,7 +12,40 @@ Example:
 
 from __future__ import annotations
 
-from pilum.dataset.synchronous import LanceDataset, LanceFragment, LanceScanner, dataset, write_dataset
+from pilum.dataset.bitmap import Bitmap
+from pilum.dataset.door.builder import ScannerBuilder
+from pilum.dataset.door.fragments import FragmentSession
+from pilum.dataset.door.history import DatasetDelta
+from pilum.dataset.fragment_metadata import DataFile, DeletionFile, FragmentMetadata, RowIdSequence
+from pilum.dataset.index_value import Index, IndexDescription, IndexFile
+from pilum.dataset.lance_schema import LanceField, LanceSchema
+from pilum.dataset.moments import sanitize_ts
+from pilum.dataset.operations import DatasetBasePath, LanceOperation
+from pilum.dataset.progress import (
+    FileSystemFragmentWriteProgress,
+    FragmentWriteProgress,
+    IndexProgress,
+    NoopFragmentWriteProgress,
+)
+from pilum.dataset.scanning import ColumnOrdering
+from pilum.dataset.schema_json import json_to_schema, schema_to_json
+from pilum.dataset.synchronous import (
+    LanceDataset,
+    LanceFragment,
+    LanceScanner,
+    dataset,
+    write_dataset,
+    write_fragments,
+)
+from pilum.dataset.transactions import Transaction
+from pilum.dataset.upkeep import (
+    CleanupCandidateFile,
+    CleanupExplanation,
+    CleanupReferencedBranch,
+    CleanupStats,
+    DataStatistics,
+    FieldStatistics,
+)
 from pilum.errors import (
     AlreadyExistsError,
     CommitConflictError,
@@ -21,30 +54,89 @@ from pilum.errors import (
     InvalidInputError,
     NotFoundError,
     PilumError,
+    RetryTimeoutError,
     StoreError,
     UnsupportedError,
 )
 from pilum.file import Session
+from pilum.file.synchronous import LanceFileReader, LanceFileSession, LanceFileWriter
 from pilum.io import trace
 
 __version__ = "0.1.0"
 
+
+def install_as_lance() -> None:
+    """Let ``import lance`` and its submodules mean pilum, for programs that were written for pylance.
+
+    Call it before anything imports ``lance``.
+
+    Raises:
+        RuntimeError: the real ``lance`` is imported already.
+
+    Example:
+        >>> import pilum
+        >>> pilum.install_as_lance()  # doctest: +SKIP
+        >>> import lance  # doctest: +SKIP
+        >>> lance.dataset is pilum.dataset  # doctest: +SKIP
+        True
+    """
+    from pilum.compat import install
+
+    install()
+
+
 __all__ = [
     "AlreadyExistsError",
+    "Bitmap",
+    "CleanupCandidateFile",
+    "CleanupExplanation",
+    "CleanupReferencedBranch",
+    "CleanupStats",
+    "ColumnOrdering",
     "CommitConflictError",
     "CorruptFileError",
+    "DataFile",
+    "DataStatistics",
+    "DatasetBasePath",
+    "DatasetDelta",
+    "DeletionFile",
     "ExecutionError",
+    "FieldStatistics",
+    "FileSystemFragmentWriteProgress",
+    "FragmentMetadata",
+    "FragmentSession",
+    "FragmentWriteProgress",
+    "Index",
+    "IndexDescription",
+    "IndexFile",
+    "IndexProgress",
     "InvalidInputError",
     "LanceDataset",
+    "LanceField",
+    "LanceFileReader",
+    "LanceFileSession",
+    "LanceFileWriter",
     "LanceFragment",
+    "LanceOperation",
     "LanceScanner",
+    "LanceSchema",
+    "NoopFragmentWriteProgress",
     "NotFoundError",
     "PilumError",
+    "RetryTimeoutError",
+    "RowIdSequence",
+    "ScannerBuilder",
     "Session",
     "StoreError",
+    "Transaction",
     "UnsupportedError",
     "__version__",
     "dataset",
+    "install_as_lance",
+    "json_to_schema",
+    "sanitize_ts",
+    "schema_to_json",
     "trace",
     "write_dataset",
+    "write_fragments",
 ]

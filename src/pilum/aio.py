@@ -16,7 +16,29 @@ from __future__ import annotations
 from pilum.dataset.core import AsyncLanceDataset as LanceDataset
 from pilum.dataset.core import AsyncLanceFragment as LanceFragment
 from pilum.dataset.core import AsyncLanceScanner as LanceScanner
+from pilum.dataset.core import commit, commit_batch, drop, write_dataset, write_fragments
+from pilum.dataset.core import create_fragment_at as create_fragment
 from pilum.dataset.core import open_dataset as dataset
-from pilum.dataset.core import write_dataset
+from pilum.dataset.references import AsyncBranches as Branches
+from pilum.dataset.references import AsyncTags as Tags
+from pilum.file.api import AsyncLanceFileReader as LanceFileReader
+from pilum.file.api import AsyncLanceFileWriter as LanceFileWriter
+from pilum.file.folder import AsyncLanceFileSession as LanceFileSession
 
-__all__ = ["LanceDataset", "LanceFragment", "LanceScanner", "dataset", "write_dataset"]
+__all__ = [
+    "Branches",
+    "LanceDataset",
+    "LanceFileReader",
+    "LanceFileSession",
+    "LanceFileWriter",
+    "LanceFragment",
+    "LanceScanner",
+    "Tags",
+    "commit",
+    "commit_batch",
+    "create_fragment",
+    "dataset",
+    "drop",
+    "write_dataset",
+    "write_fragments",
+]

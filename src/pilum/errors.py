@@ -7,6 +7,8 @@ Each class derives from `PilumError` and from the builtin a caller would expect,
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 __all__ = [
     "AlreadyExistsError",
     "CommitConflictError",
@@ -15,6 +17,7 @@ __all__ = [
     "InvalidInputError",
     "NotFoundError",
     "PilumError",
+    "RetryTimeoutError",
     "StoreError",
     "UnsupportedError",
     "located",
@@ -37,7 +40,7 @@ class NotFoundError(PilumError, FileNotFoundError, ValueError):
     """A dataset, version, file or tag does not exist."""
 
 
-class AlreadyExistsError(PilumError, FileExistsError):
+class AlreadyExistsError(PilumError, FileExistsError, ValueError):
     """Something that must not exist does (`mode="create"`, put-if-absent)."""
 
 
@@ -53,8 +56,15 @@ class StoreError(PilumError, OSError):
     """The object store or the disk failed: short read, refused connection, permission."""
 
 
-class ExecutionError(PilumError, ValueError):
-    """Evaluating an expression failed on the data (division by zero, failed cast)."""
+class ExecutionError(PilumError, pa.ArrowInvalid):  # type: ignore[misc]  # pyarrow is untyped
+    """Evaluating an expression failed on the data (division by zero, failed cast).
+
+    It is an `ArrowInvalid`, and so a `ValueError`, as callers of Arrow streams expect.
+    """
+
+
+class RetryTimeoutError(PilumError, TimeoutError):
+    """An operation that lost races against other writers was not finished in its time."""
 
 
 class CommitConflictError(PilumError, OSError):

@@ -25,6 +25,8 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
+from pilum import turns
+
 __all__ = ["Kernel", "enabled", "preload"]
 
 FIRST_BYTES = 4 << 20  # a single input of this size loads Numba
@@ -89,7 +91,7 @@ class Kernel:
         if nbytes < self.small or not switched_on:
             return None
         if compiled is not None:
-            return compiled
+            return compiled if nbytes < turns.LONG_KERNEL or not self.nogil else self._long
         if self._failed or _numba is False:
             return None
         self._seen += nbytes  # racy on purpose: it only has to be roughly right
@@ -97,6 +99,16 @@ class Kernel:
         if nbytes < first and self._seen < SUM_BYTES:
             return None
         return self.load(wait=False)
+
+    def _long(self, *args: Any) -> Any:
+        """Call the compiled function and let other threads have their turn meanwhile."""
+        compiled = self.compiled
+        assert compiled is not None
+        had = turns.leave()
+        try:
+            return compiled(*args)
+        finally:
+            turns.resume(had)
 
     def load(self, *, wait: bool = True) -> Callable[..., Any] | None:
         """Import Numba and compile, or load from its cache; None when that is impossible."""

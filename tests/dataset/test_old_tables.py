@@ -7,13 +7,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 import pilum
 from pilum.errors import CorruptFileError, InvalidInputError, NotFoundError, UnsupportedError
-from tests.file.files import assert_same
+from pilum.file import FileWriter, Session
+from pilum.io import MemoryStore
+from pilum.query.fragment_reader import FragmentReader
+from pilum.query.snapshot import Snapshot
+from pilum.schema import Schema
+from pilum.table import DataFile, Fragment, Manifest
+from tests.file.files import assert_same, drive
 from tests.support import GOLDEN, expected_table
 
 TABLES = [path for path in sorted(GOLDEN.glob("legacy/*.lance")) if path.is_dir()]
@@ -176,3 +183,59 @@ def test_missing_data_files_of_an_old_table(tmp_path: Path) -> None:
     assert dataset.schema.names == ["x"]
     with pytest.raises(NotFoundError):
         pilum.dataset(writable(GOLDEN / "legacy" / "v01_tiny_i32.lance", tmp_path)).checkout_version(99)
+
+
+@pytest.mark.golden
+def test_a_fragment_of_files_of_all_formats() -> None:
+    """One fragment, three files: 0.1, 2.0 and 2.2, and a column that no file holds."""
+    (legacy,) = (GOLDEN / "legacy" / "v01_take.lance").glob("data/*.lance")
+    old = expected_table(GOLDEN / "legacy" / "v01_take.arrow")
+    rows = old.num_rows
+    store = MemoryStore()
+    drive(store.put("data/old.lance", legacy.read_bytes()))
+    first = Schema.from_arrow(
+        pa.schema([*old.schema, ("p", pa.string()), ("q", pa.int64()), ("z", pa.int8())])
+    )
+    by_name = {field.name: field for field in first.fields}
+    files = [DataFile("old.lance", (0, 1, 2, 3, 4), (), (0, 2))]
+    values = {"p": pa.array([f"p{i}" for i in range(rows)]), "q": pa.array(range(rows), pa.int64())}
+
+    async def write(name: str, version: tuple[int, int]) -> DataFile:
+        part = Schema((by_name[name],), {})
+        async with await FileWriter.create(store, f"data/{name}.lance", part, version=version) as writer:
+            await writer.write(pa.RecordBatch.from_arrays([values[name]], schema=part.to_arrow()))
+        assert writer.finished is not None
+        done = writer.finished
+        return DataFile(f"{name}.lance", done.fields, done.column_indices, done.version, done.size)
+
+    files += [drive(write("p", (2, 0))), drive(write("q", (2, 2)))]
+    fragment = Fragment(0, tuple(files), rows)
+    snapshot = Snapshot(store, Manifest(1, first, (fragment,)), Session())
+    reader = drive(FragmentReader.open(snapshot, fragment, first))
+    expected = old.append_column("p", values["p"]).append_column("q", values["q"])
+    expected = expected.append_column("z", pa.nulls(rows, pa.int8()))
+    check(pa.Table.from_batches([drive(reader.read(0, rows))]), expected)
+    check(pa.Table.from_batches([drive(reader.read(90, 210))]), expected.slice(90, 120))
+    offsets = np.array([0, 99, 100, 349])
+    check(pa.Table.from_batches([drive(reader.take(offsets))]), expected.take(pa.array(offsets)))
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("version", ["legacy", "2.0"])
+def test_nearest_and_filters_on_larger_tables(version: str, tmp_path: Path) -> None:
+    lance = pytest.importorskip("lance")
+    rng = np.random.default_rng(0)
+    rows = 5000
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(rng.standard_normal(rows * 8), pa.float32()), 8)
+    table = pa.table({"i": range(rows), "s": [f"text {i % 97}" for i in range(rows)], "v": vectors})
+    uri = str(tmp_path / "t")
+    lance.write_dataset(table, uri, data_storage_version=version, max_rows_per_file=2000)
+    dataset, reference = pilum.dataset(uri), lance.dataset(uri)
+    check(dataset.to_table(), table)
+    for text in ("i % 7 = 3 and s = 'text 5'", "i > 4990", "s like 'text 9%' and i < 100"):
+        check(dataset.to_table(filter=text), reference.to_table(filter=text), text)
+    query = {"column": "v", "q": np.zeros(8, np.float32), "k": 5}
+    found, wanted = dataset.to_table(nearest=query), reference.to_table(nearest=query)
+    assert found["i"].to_pylist() == wanted["i"].to_pylist()
+    batches = list(dataset.to_batches(batch_size=700))
+    assert sum(batch.num_rows for batch in batches) == rows

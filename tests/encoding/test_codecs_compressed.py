@@ -155,9 +155,15 @@ def test_bad_runs_are_refused() -> None:
             registry.decode_block(rle_ce(16), raw(data), count)
     with pytest.raises(CorruptFileError):
         registry.num_buffers(pb.CompressiveEncoding(rle=pb.Rle(values=flat_ce(32))))
-    compressed = pb.Rle(values=general_ce(ZSTD, flat_ce(32)), run_lengths=flat_ce(8))
+    packed = pb.CompressiveEncoding(
+        out_of_line_bitpacking=pb.OutOfLineBitpacking(uncompressed_bits_per_value=8, values=flat_ce(4))
+    )
+    both = pb.CompressiveEncoding(rle=pb.Rle(values=packed, run_lengths=packed))
+    with pytest.raises(CorruptFileError, match="how many runs"):
+        registry.decode_block(both, raw("0100000000000000" + "01" + "01"), 4)
+    strings = pb.CompressiveEncoding(variable=pb.Variable(offsets=flat_ce(32)))
     with pytest.raises(UnsupportedError):
-        registry.num_buffers(pb.CompressiveEncoding(rle=compressed))
+        registry.num_buffers(pb.CompressiveEncoding(rle=pb.Rle(values=strings, run_lengths=flat_ce(8))))
 
 
 # --------------------------------------------------------------------------- byte-stream split

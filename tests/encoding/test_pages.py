@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pilum import encoding
 from pilum.encoding import Decoded, EncodeOptions, LeafRows, PageSource, Rows, pages
-from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
+from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.proto import container_pb2, encodings_pb2
 from pilum.schema.field import Field, Schema
 from tests.encoding.test_structure import arrays
@@ -228,8 +228,8 @@ def test_lists_with_few_values_do_not_overflow_a_chunk(version: tuple[int, int])
         (
             encodings_pb2.PageLayout(sparse_layout=encodings_pb2.SparseLayout()),
             (2, 3),
-            UnsupportedError,
-            "layout sparse is not",
+            CorruptFileError,
+            "without large chunks",
         ),
     ],
     ids=str,
@@ -241,4 +241,17 @@ def test_layouts_that_are_not_read(layout: Any, version: Any, error: Any, messag
 
 def test_every_registered_layout_exists() -> None:
     fields = {field.name for field in encodings_pb2.PageLayout.DESCRIPTOR.fields}
-    assert set(pages.LAYOUTS) | set(pages._MISSING) == fields
+    assert set(pages.LAYOUTS) == fields
+
+
+def test_pages_of_too_many_levels_are_cut() -> None:
+    """Rows of nothing but empty lists own no values, so one chunk would have to count all of them."""
+    kind = pa.list_(pa.int32())
+    rows = shred([[i] for i in range(5000)] + [[]] * 100_000 + [[1, 2]], kind)
+    parts = encoding.cut_to_budget(rows, EncodeOptions(V22))
+    assert sum(part.num_rows for part in parts) == rows.num_rows
+    assert len(parts) == 5
+    for part in parts:
+        assert layout_of(part) != "full_zip_layout"
+    dense = shred([[i, i] for i in range(100_000)] + [[]], kind)
+    assert encoding.cut_to_budget(dense, EncodeOptions(V22)) == [dense]

@@ -21,11 +21,11 @@ def drive(coroutine: Any) -> Any:
 
 
 def golden_case_files(version: str = "") -> list[Path]:
-    """The single data files of the areas ``structure`` and ``compression`` in formats 2.1 and 2.2."""
+    """The single data files of the areas ``structure`` and ``compression`` in formats 2.1 to 2.3."""
     found = []
     for path in sorted([*GOLDEN.glob("structure/*.lance"), *GOLDEN.glob("compression/*.lance")]):
         tag = version_of(path)
-        if path.is_file() and tag in ("2.1", "2.2") and (not version or tag == version):
+        if path.is_file() and tag in ("2.1", "2.2", "2.3") and (not version or tag == version):
             found.append(path)
     return found
 

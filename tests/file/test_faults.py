@@ -19,7 +19,7 @@ from tests.file.test_golden import NOT_YET
 
 pytestmark = [pytest.mark.fault]
 
-MUTATIONS = 200
+MUTATIONS = 250
 PATHS = [path for path in golden_case_files() if path.stem not in NOT_YET]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import pilum
 from pilum.errors import PilumError
 from pilum.query.binding import parse_filter
 from pilum.query.expressions import to_sql
@@ -18,8 +19,6 @@ from tests.support import GOLDEN, expected_table
 
 pytestmark = pytest.mark.golden
 
-# A filter on these needs more from a scan than the columns of the table and the row's address.
-_NO_SUCH_COLUMN = {"_rowoffset = 12", "_row_created_at_version = 1", "_row_last_updated_at_version = 1"}
 # Returning rows for these would be wrong; other refusals of the reference are its own limits.
 _MUST_FAIL = {"literal-type", "unknown-column", "unknown-function", "parse", "execution"}
 _ROWS_PER_FRAGMENT = 10
@@ -34,7 +33,7 @@ def _cases() -> list[dict[str, Any]]:
 
 @cache
 def _table() -> tuple[Schema, Any]:
-    """The schema, and one batch with the row addresses beside the columns."""
+    """The schema, and one batch with the system columns beside the columns."""
     table = expected_table(GOLDEN / "api" / "types.arrow").combine_chunks()
     rows = range(table.num_rows)
     addresses = pa.array(
@@ -42,23 +41,19 @@ def _table() -> tuple[Schema, Any]:
     )
     batch = table.to_batches()[0]
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    return Schema.from_arrow(table.schema), pa.RecordBatch.from_pydict(
-        {**columns, "_rowid": addresses, "_rowaddr": addresses}
-    )
+    first = pa.repeat(pa.scalar(1, pa.uint64()), table.num_rows)
+    system = {
+        "_rowid": addresses,
+        "_rowaddr": addresses,
+        "_rowoffset": pa.array(rows, pa.uint64()),
+        "_row_created_at_version": first,
+        "_row_last_updated_at_version": first,
+    }
+    return Schema.from_arrow(table.schema), pa.RecordBatch.from_pydict({**columns, **system})
 
 
 def _accepted() -> list[Any]:
-    return [
-        pytest.param(
-            case,
-            id=case["filter"],
-            marks=[pytest.mark.xfail(reason="a column that scans do not provide")]
-            if case["filter"] in _NO_SUCH_COLUMN
-            else [],
-        )
-        for case in _cases()
-        if case["ok"]
-    ]
+    return [pytest.param(case, id=case["filter"]) for case in _cases() if case["ok"]]
 
 
 @pytest.mark.parametrize("case", _accepted())
@@ -123,3 +118,15 @@ def test_what_the_reference_lacks_is_answered_or_refused(case: dict[str, Any]) -
     except PilumError:
         return
     assert pa.types.is_boolean(result.type)
+
+
+@pytest.mark.parametrize("case", _accepted())
+def test_scans_return_these_rows(case: dict[str, Any]) -> None:
+    ds = _dataset()
+    assert ds.to_table(columns=["id"], filter=case["filter"])["id"].to_pylist() == case["ids"]
+    assert ds.count_rows(case["filter"]) == len(case["ids"])
+
+
+@cache
+def _dataset() -> pilum.LanceDataset:
+    return pilum.dataset(GOLDEN / "api" / "types.lance")

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from pilum.table import (
     Transaction,
     UpdateConfig,
     UpdateMap,
+    cleanup,
     commit,
+    find_problems,
     latest_version,
     list_versions,
     load_manifest,
@@ -163,6 +166,53 @@ def test_processes(tmp_path: Path) -> None:
         assert process.returncode == 0
         done += [tuple(one) for one in json.loads(output)]
     check(store, done)
+
+
+def test_cleanup_beside_writers(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    memory_table(0, store=store)
+    failures: list[BaseException] = []
+    committed: list[str] = []
+    writing = threading.Event()
+
+    def write(seed: int) -> None:
+        try:
+            for _ in range(10):
+                one = fragment(ROWS)
+                run(store.put(f"data/{one.files[0].path}", bytes(100)), suspends=False)
+                while True:
+                    try:
+                        newest = run(latest_version(store), suspends=False)
+                        run(commit(store, Append((one,)), read_version=newest), suspends=False)
+                    except CommitConflictError as error:
+                        if not error.retryable:
+                            raise
+                        continue
+                    break
+                committed.append(one.files[0].path)
+        except BaseException as error:
+            failures.append(error)
+
+    def clean() -> None:
+        try:
+            while not writing.is_set():
+                run(cleanup(store, older_than=timedelta(0)), suspends=False)
+        except BaseException as error:
+            failures.append(error)
+
+    writers = [threading.Thread(target=write, args=(seed,)) for seed in range(3)]
+    cleaner = threading.Thread(target=clean)
+    for thread in [*writers, cleaner]:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    writing.set()
+    cleaner.join()
+    assert failures == []
+    table = drive(load_manifest(store, drive(latest_version(store))))
+    assert sorted(one.files[0].path for one in table.fragments) == sorted(committed)
+    assert len(committed) == 30
+    assert drive(find_problems(store, table)) == []
 
 
 def test_one_of_many_creates(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from pilum.table import (
     UpdateConfig,
     UpdateMap,
     UpdateMemWalState,
+    codec,
     commit,
     covered_fragments,
     created_versions,
@@ -53,7 +54,7 @@ from pilum.table import (
 from pilum.table.operations import REWRITE_COLUMNS
 from pilum.table.roaring import encode_roaring
 from pilum.table.transaction import decode_transaction, encode_transaction
-from tests.table.samples import added_column, columns
+from tests.table.samples import added_column, columns, deleting
 from tests.table.tables import SCHEMA, data_file, drive, fragment, memory_table
 
 
@@ -440,3 +441,45 @@ def test_fragments_of_a_new_table_may_bring_nothing_else() -> None:
         drive(commit(store, Append((Fragment(0, (), 3),)), read_version=1))
     with pytest.raises(InvalidInputError, match="created by an overwrite"):
         drive(commit(MemoryStore(), Append(()), read_version=None))
+
+
+def test_large_tables_are_not_decoded_to_add_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, table = memory_table(5)
+    table = applied(store, table, ReserveFragments(3))
+    plain = []
+    operations = (
+        Append((fragment(),)),
+        UpdateConfig(UpdateMap({"a": "b"})),
+        CreateIndex((index("i", 0),)),
+        ReserveFragments(2),
+        Append((replace(fragment(), id=6), fragment())),  # a reserved id goes in between
+        Delete((), (0,)),
+    )
+    monkeypatch.setattr(codec, "_EAGER_FRAGMENTS", 2)
+    for number, operation in enumerate(operations):
+        before = drive_latest(store)
+        assert before.pending is not None
+        table = applied(store, before, operation)
+        if number < 4:
+            assert table.pending is not None
+            assert table.num_rows == before.num_rows + (3 if number == 0 else 0)
+        assert table.fragments == drive_latest(store).fragments
+        assert table.max_fragment_id == drive_latest(store).max_fragment_id
+        plain.append([one.id for one in table.fragments])
+    assert plain[0] == [0, 1, 2, 3, 4, 8]
+    assert plain[-1] == [1, 2, 3, 4, 6, 8, 11]
+    assert table.indices
+    with pytest.raises(InvalidInputError, match="no files"):
+        applied(store, drive_latest(store), Append((Fragment(0, (), 3),)))
+    twice = Append((replace(fragment(), id=8),))
+    with pytest.raises(InvalidInputError, match="invalid table"):
+        applied(store, drive_latest(store), twice)
+
+
+def test_deletion_files_of_a_large_table_stay_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, table = memory_table(3)
+    table = applied(store, table, Delete((deleting(store, table.fragments[0], 1),), ()))
+    monkeypatch.setattr(codec, "_EAGER_FRAGMENTS", 2)
+    table = applied(store, drive_latest(store), Append((fragment(),)))
+    assert table.reader_flags & table.writer_flags & 1
+    assert table.num_rows == 11

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,21 +13,26 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pilum.errors import UnsupportedError
+from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.io import LocalStore
 from pilum.table import (
     Append,
     Delete,
     Fragment,
     Restore,
+    Transaction,
     UpdateConfig,
     UpdateMap,
     commit,
     data_file_name,
     find_problems,
+    fragment_from_json,
+    fragment_to_json,
     latest_version,
     list_versions,
     load_manifest,
+    merge_appends,
+    migrate_to_stable_row_ids,
     read_deletions,
     read_transactions,
     write_deletions,
@@ -231,3 +237,62 @@ def test_pairs_with_the_reference_as_one_writer(name: str, tmp_path: Path) -> No
         assert all(drive(read_transactions(store, versions)))
         drive(load_manifest(store, versions[-1]))
     assert wrong == []
+
+
+def test_fragments_as_json(tmp_path: Path) -> None:
+    for case in ("stable_update", "del_bitmap", "old_cols_6_0_1", "clone_shallow"):
+        folder = copy_golden(f"{case}.lance", tmp_path)
+        store = LocalStore(folder)
+        manifest = drive(load_manifest(store, drive(latest_version(store))))
+        for one, theirs in zip(manifest.fragments, lance.dataset(folder).get_fragments(), strict=True):
+            assert fragment_to_json(one) == theirs.metadata.to_json()
+            assert fragment_from_json(json.dumps(fragment_to_json(one))) == one
+            again = lance.fragment.FragmentMetadata.from_json(json.dumps(fragment_to_json(one)))
+            assert again.to_json() == theirs.metadata.to_json()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"id": -1, "files": []}', '{"id": 1, "files": [{}]}',
+                                  '{"id": 1, "files": [], "row_id_meta": {"External": []}}',
+                                  '{"id": 1, "files": [], "overlays": [1]}'])  # fmt: skip
+def test_json_that_is_no_fragment(text: str) -> None:
+    with pytest.raises(InvalidInputError):
+        fragment_from_json(text)
+
+
+def test_rows_of_an_existing_table_get_stable_ids(tmp_path: Path) -> None:
+    folder = tmp_path / "t.lance"
+    table = new_table(folder)
+    table.delete("id = 4")
+    store = LocalStore(folder)
+    made = drive(migrate_to_stable_row_ids(store))
+    assert (made.version, made.next_row_id, made.uses_stable_row_ids) == (3, 9, True)
+    assert drive(migrate_to_stable_row_ids(store)).version == 3
+    table = lance.dataset(folder)
+    assert table.has_stable_row_ids
+    rows = table.to_table(columns=["id"], with_row_id=True)
+    assert rows["_rowid"].to_pylist() == rows["id"].to_pylist() == [0, 1, 2, 3, 5, 6, 7, 8]
+    table.update({"a": "7"}, where="id = 3")
+    rows = lance.dataset(folder).to_table(columns=["id"], with_row_id=True)
+    assert rows["_rowid"].to_pylist() == rows["id"].to_pylist()
+    newest = drive(load_manifest(store, 4))
+    assert drive(find_problems(store, newest)) == []
+    other = new_table(tmp_path / "indexed.lance")
+    other.create_scalar_index("id", "BTREE")
+    with pytest.raises(InvalidInputError, match="drop the indices"):
+        drive(migrate_to_stable_row_ids(LocalStore(tmp_path / "indexed.lance")))
+
+
+def test_appends_are_committed_together(tmp_path: Path) -> None:
+    folder = tmp_path / "t.lance"
+    new_table(folder)
+    store = LocalStore(folder)
+    first = drive(load_manifest(store, 1)).fragments[0]
+    appends = [Transaction(1, str(n), Append((twin(folder, first),)), {str(n): "x"}) for n in range(3)]
+    merged = merge_appends(appends)
+    made = drive(commit(store, merged.operation, read_version=1, transaction=merged))
+    assert (made.version, len(made.fragments)) == (2, 6)
+    assert lance.dataset(folder).count_rows() == 18
+    assert set(merged.properties) == {"0", "1", "2"}
+    for wrong in ([], [replace(appends[0], operation=Restore(1))]):
+        with pytest.raises(InvalidInputError):
+            merge_appends(wrong)

@@ -49,10 +49,13 @@ from pilum.table import (
     read_transactions,
     resolve,
     shallow_clone,
+    summarize,
     update_tag,
     version_at,
     write_deletions,
 )
+from pilum.table.fragment_codec import encode_fragment
+from pilum.table.history import count_encoded
 from pilum.table.naming import DETACHED_BIT, VERSION_HINT
 from pilum.table.refs import decode_branch, decode_tag, encode_branch, encode_tag
 from tests.support import GOLDEN, expected_table
@@ -389,6 +392,17 @@ def test_long_manifests_are_read_in_two_requests() -> None:
     (info,) = drive(describe_versions(store))
     assert info.summary["total_fragments"] == 2000
     assert info.summary["total_rows"] == 6000
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", ["index_meta", "old_cols_6_0_1", "del_array", "data_replace", "empty"])
+def test_totals_of_fragments_that_are_not_decoded(case: str) -> None:
+    store = LocalStore(TABLES / f"{case}.lance")
+    manifest = drive(load_manifest(store, drive(latest_version(store))))
+    encoded = [encode_fragment(one) for one in manifest.fragments]
+    assert count_encoded(encoded, "t") == summarize(manifest)
+    with pytest.raises(CorruptFileError, match="x: a fragment cannot be decoded"):
+        count_encoded([b"\xff"], "x")
 
 
 @pytest.mark.golden

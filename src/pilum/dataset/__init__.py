@@ -1,5 +1,7 @@
-"""The dataset that users hold: opening, writing, scanning, taking, searching, deleting, versions.
+"""The dataset that users hold: opening, writing, scanning, taking, searching, deleting, versions, commits.
 
-`core` is the asynchronous implementation, `synchronous` its door for callers without a loop; `inputs` and
-`writing` turn what users hand over into data files and a commit, `deleting` rows into deletion files.
+`core` is the asynchronous implementation, one module for each idea below it: `scanning` and `reading`, `history`
+with `references` and `delta`, `configuring`, `upkeep`, `fragments`, `committing`; `writing`, `deleting` and
+`inputs` turn what users hand over into files and a commit.  `transactions`, `fragment_metadata`, `index_value` and
+`lance_schema` are the values that users hold.  `synchronous` is the door for callers without a loop.
 """

@@ -7,27 +7,52 @@ constant predicate needs no scan at all (spec/table.md, sections 11 and 15.2).
 
 from __future__ import annotations
 
+import time
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 
-from pilum.errors import CommitConflictError, InvalidInputError
+from pilum.errors import CommitConflictError, InvalidInputError, RetryTimeoutError
 from pilum.query.projection import ROW_ADDRESS
 from pilum.query.request import ScanRequest
-from pilum.query.scan import open_scan, plan_scan
+from pilum.query.scan import Scan, open_scan, plan_scan
 from pilum.query.snapshot import Snapshot
-from pilum.table import Delete, Fragment, Manifest, commit, latest_version, load_manifest, write_deletions
+from pilum.table import (
+    CommitLock,
+    Delete,
+    Fragment,
+    Manifest,
+    commit,
+    latest_version,
+    load_manifest,
+    write_deletions,
+)
 
-__all__ = ["delete_rows"]
+__all__ = ["delete_offsets", "delete_rows", "matching_offsets"]
 
 # A delete that lost a race on the same rows starts over on the newest version this many times.
 _CONFLICT_RETRIES = 10
 
 
-async def delete_rows(snapshot: Snapshot, predicate: Any) -> tuple[Manifest, int]:
+async def delete_rows(
+    snapshot: Snapshot,
+    predicate: Any,
+    *,
+    conflict_retries: int = _CONFLICT_RETRIES,
+    retry_timeout: timedelta | None = None,
+    commit_lock: CommitLock | None = None,
+) -> tuple[Manifest, int]:
     """Delete the matching rows of a snapshot; returns the new manifest and the number of rows deleted.
+
+    Args:
+        snapshot: the version to start from.
+        predicate: SQL text or an Arrow expression.
+        conflict_retries: how often to start over when others changed the same fragments.
+        retry_timeout: time after which it is not started over any more.
+        commit_lock: held while the version is published.
 
     Raises:
         InvalidInputError: the predicate is empty, unparsable or not boolean.
@@ -35,18 +60,25 @@ async def delete_rows(snapshot: Snapshot, predicate: Any) -> tuple[Manifest, int
     """
     if predicate is None or (isinstance(predicate, str) and not predicate.strip()):
         raise InvalidInputError("delete needs a predicate; use 'true' to delete every row")
-    for attempt in range(_CONFLICT_RETRIES + 1):
+    started = time.monotonic()
+    for attempt in range(conflict_retries + 1):
         try:
-            return await _delete_once(snapshot, predicate)
+            return await _delete_once(snapshot, predicate, commit_lock)
         except CommitConflictError as conflict:
-            if not conflict.retryable or attempt == _CONFLICT_RETRIES:
+            if not conflict.retryable or attempt == conflict_retries:
                 raise
+            if retry_timeout is not None and time.monotonic() - started > retry_timeout.total_seconds():
+                raise RetryTimeoutError(
+                    f"delete: others kept changing the same fragments for {retry_timeout}: {conflict}"
+                ) from conflict
         newest = await latest_version(snapshot.store)
         snapshot = Snapshot(snapshot.store, await load_manifest(snapshot.store, newest), snapshot.session)
     raise AssertionError("unreachable")
 
 
-async def _delete_once(snapshot: Snapshot, predicate: Any) -> tuple[Manifest, int]:
+async def _delete_once(
+    snapshot: Snapshot, predicate: Any, commit_lock: CommitLock | None
+) -> tuple[Manifest, int]:
     scan = plan_scan(snapshot, ScanRequest(columns=[ROW_ADDRESS], filter=predicate))
     manifest = snapshot.manifest
     text = predicate if isinstance(predicate, str) else str(predicate)
@@ -55,14 +87,22 @@ async def _delete_once(snapshot: Snapshot, predicate: Any) -> tuple[Manifest, in
         count = sum(fragment.num_rows for fragment in manifest.fragments)
         operation = Delete((), gone, text)
     else:
-        found = []
-        async with aclosing(await open_scan(scan)) as stream:
-            async for batch in stream:
-                found.append(batch.column(0).to_numpy())
-        addresses = np.concatenate(found) if found else np.empty(0, dtype=np.uint64)
+        addresses = await _addresses(scan)
         count = len(addresses)
         operation = await _deletion(snapshot, addresses, text)
-    return await commit(snapshot.store, operation, read_version=manifest.version), count
+    committed = await commit(
+        snapshot.store, operation, read_version=manifest.version, commit_lock=commit_lock
+    )
+    return committed, count
+
+
+async def _addresses(scan: Scan) -> Any:
+    """Row addresses of the live rows that a scan finds."""
+    found = [np.empty(0, dtype=np.uint64)]
+    async with aclosing(await open_scan(scan)) as stream:
+        async for batch in stream:
+            found.append(batch.column(0).to_numpy())
+    return np.concatenate(found)
 
 
 async def _deletion(snapshot: Snapshot, addresses: Any, text: str) -> Delete:
@@ -72,12 +112,35 @@ async def _deletion(snapshot: Snapshot, addresses: Any, text: str) -> Delete:
     updated: list[Fragment] = []
     removed: list[int] = []
     for owner in np.unique(owners).tolist():
-        fragment = by_id[owner]
-        old = await snapshot.deletions(fragment)
-        merged = np.union1d(old, offsets[owners == owner]).astype(np.uint32)
-        if len(merged) == fragment.physical_rows:
+        fragment = await delete_offsets(snapshot, by_id[owner], offsets[owners == owner])
+        if fragment is None:
             removed.append(owner)
-            continue
-        deletion_file = await write_deletions(snapshot.store, fragment, merged, snapshot.manifest.version)
-        updated.append(replace(fragment, deletion_file=deletion_file))
+        else:
+            updated.append(fragment)
     return Delete(tuple(updated), tuple(removed), text)
+
+
+async def matching_offsets(snapshot: Snapshot, fragment: Fragment, predicate: Any) -> Any:
+    """Physical offsets of the live rows of a fragment that match a predicate."""
+    scan = plan_scan(
+        snapshot, ScanRequest(columns=[ROW_ADDRESS], filter=predicate, fragment_ids=(fragment.id,))
+    )
+    return ((await _addresses(scan)) & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+
+
+async def delete_offsets(snapshot: Snapshot, fragment: Fragment, offsets: Any) -> Fragment | None:
+    """The fragment with further rows deleted, their file written; None when no row is left.
+
+    Args:
+        snapshot: the version.
+        fragment: a fragment of it.
+        offsets: physical offsets of the rows; deleted ones do no harm.
+    """
+    old = await snapshot.deletions(fragment)
+    merged = np.union1d(old, offsets).astype(np.uint32)
+    if len(merged) == len(old):
+        return fragment
+    if len(merged) == fragment.physical_rows:
+        return None
+    deletion_file = await write_deletions(snapshot.store, fragment, merged, snapshot.manifest.version)
+    return replace(fragment, deletion_file=deletion_file)

@@ -1,47 +1,83 @@
 """The synchronous dataset: the calls of `pilum.dataset.core`, driven to their end.
 
 Every method hands the same coroutine to `pilum.io.run`: on local disks and in memory it runs right here, on
-the calling thread; for remote stores on one background loop.  There is no second implementation: a method
-here is its signature, its documentation and one line.
+the calling thread; for remote stores on one background loop.  There is no second implementation.  The methods
+lie in `pilum.dataset.door`, one module for each idea; here are opening, writing and committing.
 """
 
 from __future__ import annotations
 
+import datetime
 import os
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
 
 from pilum.dataset import core
+from pilum.dataset.display import as_html
+from pilum.dataset.door.fragments import LanceFragment
+from pilum.dataset.door.history import HistoryDoor
+from pilum.dataset.door.reading import ReadingDoor
+from pilum.dataset.door.scanner import LanceScanner
+from pilum.dataset.door.upkeep import UpkeepDoor
+from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata
+from pilum.dataset.index_value import IndexDescription
+from pilum.dataset.lance_schema import LanceSchema
+from pilum.dataset.operations import LanceOperation
+from pilum.dataset.options import refuse_namespaces
+from pilum.dataset.transactions import Transaction
+from pilum.dataset.unbuilt import UnbuiltDataset
 from pilum.file import Session
-from pilum.io import iterate, run, store_for
-from pilum.query.request import ScanRequest
-from pilum.schema import Schema
-from pilum.table import Manifest
+from pilum.file.synchronous import LanceFileSession
+from pilum.io import run, store_for
+from pilum.table import CommitLock, Manifest
 
-__all__ = ["LanceDataset", "LanceFragment", "LanceScanner", "dataset", "write_dataset"]
+__all__ = ["LanceDataset", "LanceFragment", "LanceScanner", "dataset", "write_dataset", "write_fragments"]
 
-T = TypeVar("T")
+_HALF_A_MINUTE = datetime.timedelta(seconds=30)
+_HALF_AN_HOUR = datetime.timedelta(seconds=1800)
 
 
 def dataset(
-    uri: str | os.PathLike[str],
-    version: int | None = None,
-    *,
+    uri: str | os.PathLike[str] | None = None,
+    version: int | str | tuple[str | None, int | None] | None = None,
+    asof: datetime.datetime | str | None = None,
+    block_size: int | None = None,
+    commit_lock: CommitLock | None = None,
+    index_cache_size: int | None = None,
     storage_options: Mapping[str, str] | None = None,
+    default_scan_options: Mapping[str, Any] | None = None,
+    metadata_cache_size_bytes: int | None = None,
+    index_cache_size_bytes: int | None = None,
+    read_params: Mapping[str, Any] | None = None,
     session: Session | None = None,
+    namespace_client: Any = None,
+    table_id: list[str] | None = None,
+    base_store_params: Mapping[str, Mapping[str, str]] | None = None,
 ) -> LanceDataset:
     """Open a dataset.
 
     Args:
         uri: a path, ``file://`` or ``memory://`` address.
-        version: version number; the newest by default.
+        version: version number, name of a tag, or (branch, version) where None means main and the newest; the
+            newest version of main by default.
+        asof: the newest version before this moment (local time without a time zone).
+        block_size: accepted; requests are planned from what is read.
+        commit_lock: called with the version about to be published; the context manager it returns is held
+            meanwhile.
+        index_cache_size: deprecated.
         storage_options: options of the store.
+        default_scan_options: options for every scan of this dataset, such as ``{"with_row_id": True}``.
+        metadata_cache_size_bytes, index_cache_size_bytes: sizes of the caches of a private session.
+        read_params: ``cache_repetition_index`` and ``validate_on_decode`` are accepted.
         session: caches to share with other datasets; a private session by default.
+        namespace_client, table_id: not supported yet.
+        base_store_params: storage options of base paths, by their address.
 
     Raises:
-        NotFoundError: (a `ValueError` and `FileNotFoundError`) no dataset, or no such version.
+        NotFoundError: (a `ValueError` and `FileNotFoundError`) no dataset, or no such version or tag.
 
     Example:
         >>> import pilum, pyarrow as pa
@@ -49,25 +85,60 @@ def dataset(
         >>> pilum.dataset("memory://doc-open").count_rows("a > 1")
         2
     """
-    suspends = store_for(uri, storage_options).suspends
-    opened = run(
-        core.open_dataset(uri, version, storage_options=storage_options, session=session), suspends=suspends
+    if index_cache_size is not None:
+        warnings.warn(
+            "index_cache_size is deprecated, use index_cache_size_bytes", DeprecationWarning, stacklevel=2
+        )
+    coroutine = core.open_dataset(
+        uri,
+        version,
+        asof,
+        block_size,
+        commit_lock,
+        index_cache_size,
+        storage_options,
+        default_scan_options,
+        metadata_cache_size_bytes,
+        index_cache_size_bytes,
+        read_params,
+        session,
+        namespace_client,
+        table_id,
+        base_store_params,
     )
-    return LanceDataset(opened)
+    return LanceDataset.of(run(coroutine, suspends=_suspends(uri, storage_options)))
 
 
 def write_dataset(
     data_obj: Any,
-    uri: str | os.PathLike[str] | LanceDataset,
+    uri: str | os.PathLike[str] | LanceDataset | None = None,
     schema: pa.Schema | None = None,
     mode: str = "create",
     *,
     max_rows_per_file: int = 1 << 20,
+    max_rows_per_group: int | None = 1024,
     max_bytes_per_file: int = 90 << 30,
+    data_cache_bytes: int | None = None,
+    max_page_bytes: int | None = None,
+    commit_lock: CommitLock | None = None,
+    progress: Any = None,
+    storage_options: Mapping[str, str] | None = None,
     data_storage_version: str | None = None,
+    use_legacy_format: bool | None = None,
+    enable_v2_manifest_paths: bool = True,
+    enable_stable_row_ids: bool = False,
+    auto_cleanup_options: Mapping[str, int] | None = None,
     commit_message: str | None = None,
     transaction_properties: Mapping[str, str] | None = None,
-    storage_options: Mapping[str, str] | None = None,
+    initial_bases: Any = None,
+    target_bases: list[str] | None = None,
+    target_all_bases: bool | None = None,
+    base_store_params: Mapping[str, Mapping[str, str]] | None = None,
+    external_blob_mode: str = "reference",
+    allow_external_blob_outside_bases: bool = False,
+    blob_pack_file_size_threshold: int | None = None,
+    namespace_client: Any = None,
+    table_id: list[str] | None = None,
     session: Session | None = None,
 ) -> LanceDataset:
     """Write rows as a new dataset or as a new version of one.
@@ -80,12 +151,28 @@ def write_dataset(
         mode: ``create`` (fails when it exists), ``append`` (adds fragments; creates when missing) or
             ``overwrite`` (a new version with a new schema; old versions stay readable).
         max_rows_per_file: rows per data file and so per fragment.
+        max_rows_per_group: accepted.
         max_bytes_per_file: soft limit on the size of a data file, checked between batches.
-        data_storage_version: file format, ``"2.2"`` (= ``"stable"``, the default) or ``"2.1"``; on append the
-            version of the dataset.
+        data_cache_bytes: accepted.
+        max_page_bytes: most bytes of a page of one column.
+        commit_lock: called with the version about to be published; the context manager it returns is held
+            meanwhile.
+        progress: a `FragmentWriteProgress`, told about every fragment.
+        storage_options: options of the store.
+        data_storage_version: file format, ``"2.2"`` (= ``"stable"``, the default), ``"2.1"`` or ``"2.0"``; on
+            append the version of the dataset.
+        use_legacy_format: deprecated.
+        enable_v2_manifest_paths: how a new dataset names its manifests.
+        enable_stable_row_ids: rows of a new dataset keep their ids when they move.
+        auto_cleanup_options: for a new dataset: every ``interval``-th commit removes versions older than
+            ``older_than_seconds``.
         commit_message: stored in the transaction.
         transaction_properties: further properties of the transaction.
-        storage_options: options of the store.
+        initial_bases, target_bases, target_all_bases: not supported yet.
+        base_store_params: storage options of base paths, by their address.
+        external_blob_mode, allow_external_blob_outside_bases, blob_pack_file_size_threshold: for blobs, which
+            are not supported yet.
+        namespace_client, table_id: not supported yet.
         session: caches the returned dataset uses.
 
     Raises:
@@ -99,190 +186,406 @@ def write_dataset(
         >>> ds.version, ds.count_rows()
         (2, 4)
     """
-    target: Any = uri.aio if isinstance(uri, LanceDataset) else uri
-    store = target.snapshot.store if isinstance(uri, LanceDataset) else store_for(uri, storage_options)
-    written = run(
-        core.write_dataset(
-            data_obj,
-            target,
-            schema,
-            mode,
-            max_rows_per_file=max_rows_per_file,
-            max_bytes_per_file=max_bytes_per_file,
-            data_storage_version=data_storage_version,
-            commit_message=commit_message,
-            transaction_properties=transaction_properties,
-            storage_options=storage_options,
-            session=session,
-        ),
-        suspends=store.suspends,
+    if use_legacy_format is not None:
+        warnings.warn(
+            "use_legacy_format is deprecated, use data_storage_version", DeprecationWarning, stacklevel=2
+        )
+    coroutine = core.write_dataset(
+        data_obj,
+        uri.aio if isinstance(uri, LanceDataset) else uri,
+        schema,
+        mode,
+        max_rows_per_file=max_rows_per_file,
+        max_rows_per_group=max_rows_per_group,
+        max_bytes_per_file=max_bytes_per_file,
+        data_cache_bytes=data_cache_bytes,
+        max_page_bytes=max_page_bytes,
+        **({} if commit_lock is None else {"commit_lock": commit_lock}),
+        progress=progress,
+        storage_options=storage_options,
+        data_storage_version=data_storage_version,
+        use_legacy_format=use_legacy_format,
+        enable_v2_manifest_paths=enable_v2_manifest_paths,
+        enable_stable_row_ids=enable_stable_row_ids,
+        auto_cleanup_options=auto_cleanup_options,
+        commit_message=commit_message,
+        transaction_properties=transaction_properties,
+        initial_bases=initial_bases,
+        target_bases=target_bases,
+        target_all_bases=target_all_bases,
+        base_store_params=base_store_params,
+        external_blob_mode=external_blob_mode,
+        allow_external_blob_outside_bases=allow_external_blob_outside_bases,
+        blob_pack_file_size_threshold=blob_pack_file_size_threshold,
+        namespace_client=namespace_client,
+        table_id=table_id,
+        session=session,
     )
-    return LanceDataset(written)
+    return LanceDataset.of(run(coroutine, suspends=_suspends(uri, storage_options)))
 
 
-class LanceDataset:
+def write_fragments(
+    data: Any,
+    dataset_uri: str | os.PathLike[str] | LanceDataset,
+    schema: pa.Schema | None = None,
+    *,
+    return_transaction: bool = False,
+    mode: str = "append",
+    storage_options: Mapping[str, str] | None = None,
+    **options: Any,
+) -> list[FragmentMetadata] | Transaction:
+    """Write rows as fragments without committing them: the part of a distributed write that workers do.
+
+    Args:
+        data: rows, as for `write_dataset`.
+        dataset_uri: the dataset, which need not exist, or an open one.
+        schema: needed for iterators of batches.
+        return_transaction: return a `Transaction` that commits the fragments, instead of the fragments.
+        mode: ``append``, ``create`` or ``overwrite``; what they are to be committed with.
+        storage_options: options of the store.
+        options: limits and formats, as for `write_dataset`.
+
+    Example:
+        >>> import pilum, pyarrow as pa
+        >>> ds = pilum.write_dataset(pa.table({"a": [1]}), "memory://doc-fragments")
+        >>> made = pilum.write_fragments(pa.table({"a": [2, 3]}), ds)
+        >>> pilum.LanceDataset.commit(ds, pilum.LanceOperation.Append(made), read_version=ds.version).count_rows()
+        3
+    """
+    coroutine = core.write_fragments(
+        data,
+        dataset_uri.aio if isinstance(dataset_uri, LanceDataset) else dataset_uri,
+        schema,
+        return_transaction=return_transaction,
+        mode=mode,
+        storage_options=storage_options,
+        **options,
+    )
+    return run(coroutine, suspends=_suspends(dataset_uri, storage_options))
+
+
+def _suspends(uri: Any, storage_options: Mapping[str, str] | None) -> bool:
+    if isinstance(uri, LanceDataset):
+        return uri.aio.snapshot.suspends
+    return uri is not None and store_for(uri, storage_options).suspends
+
+
+class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, UnbuiltDataset):
     """One version of a dataset.
 
-    Reading never changes it; `delete` and `insert` move it to the version they commit.  It may be used from
-    many threads, pickled to other processes, and used after ``fork()``.  The asynchronous twin is `aio`.
+    Reading never changes it; changing calls move it to the version they commit.  It may be used from many threads,
+    pickled to other processes, and used after ``fork()``.  The asynchronous twin is `aio`.
+
+    Args:
+        uri, version, ...: as for `pilum.dataset`, which is the usual way to get one.
+        metadata_cache_size: deprecated.
+        serialized_manifest, namespace_client_managed_versioning: accepted; the manifest is read again.
     """
 
-    def __init__(self, aio: core.AsyncLanceDataset) -> None:
-        self.aio = aio
+    poses_as = "Dataset"
 
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return run(coroutine, suspends=self.aio.snapshot.suspends)
+    def __init__(
+        self,
+        uri: str | os.PathLike[str],
+        version: int | str | tuple[str | None, int | None] | None = None,
+        block_size: int | None = None,
+        index_cache_size: int | None = None,
+        metadata_cache_size: int | None = None,
+        commit_lock: CommitLock | None = None,
+        storage_options: Mapping[str, str] | None = None,
+        serialized_manifest: bytes | None = None,
+        default_scan_options: Mapping[str, Any] | None = None,
+        metadata_cache_size_bytes: int | None = None,
+        index_cache_size_bytes: int | None = None,
+        read_params: Mapping[str, Any] | None = None,
+        session: Session | None = None,
+        namespace_client: Any = None,
+        table_id: list[str] | None = None,
+        namespace_client_managed_versioning: bool = False,
+        base_store_params: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        del serialized_manifest, namespace_client_managed_versioning
+        if metadata_cache_size is not None:
+            warnings.warn(
+                "metadata_cache_size is deprecated, use metadata_cache_size_bytes",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        self.aio = dataset(
+            uri,
+            version,
+            None,
+            block_size,
+            commit_lock,
+            index_cache_size,
+            storage_options,
+            default_scan_options,
+            metadata_cache_size_bytes,
+            index_cache_size_bytes,
+            read_params,
+            session,
+            namespace_client,
+            table_id,
+            base_store_params,
+        ).aio
 
     def __repr__(self) -> str:
-        return repr(self.aio).replace("AsyncLance", "Lance")
+        return repr(self.aio).replace("AsyncLance", "Lance", 1)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.uri, self.aio.manifest)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LanceDataset, (self.aio,)
+        return self.own_class().of, (self.aio,)
 
-    def __len__(self) -> int:
-        return self.count_rows()
+    def __copy__(self) -> LanceDataset:
+        return self.of(core.AsyncLanceDataset(self.aio.snapshot, self.aio.settings))
+
+    # -- what it is ------------------------------------------------------------------------------------
 
     @property
     def uri(self) -> str:
-        """Address of the dataset."""
+        """Address of the dataset; on a branch that of the main one."""
         return self.aio.uri
 
     @property
-    def version(self) -> int:
-        """Version number of this handle."""
-        return self.aio.version
-
-    @property
-    def latest_version(self) -> int:
-        """Newest version number in the store; reads no manifest."""
-        return self._run(self.aio.latest_version())
-
-    @property
     def schema(self) -> pa.Schema:
-        """Arrow schema."""
+        """Arrow schema, with the system columns that the default scan options add."""
         return self.aio.schema
 
     @property
-    def lance_schema(self) -> Schema:
+    def lance_schema(self) -> LanceSchema:
         """Schema with field ids and logical types."""
         return self.aio.lance_schema
 
     @property
     def data_storage_version(self) -> str:
-        """File format version of the data files."""
+        """File format version of the data files, such as ``"2.2"``."""
         return self.aio.data_storage_version
+
+    @property
+    def max_field_id(self) -> int:
+        """Highest field id in use; -1 without columns."""
+        return self.aio.max_field_id
+
+    @property
+    def has_stable_row_ids(self) -> bool:
+        """Whether rows keep their ids when they move."""
+        return self.aio.has_stable_row_ids
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is an index."""
+        return self.aio.has_index
 
     @property
     def manifest(self) -> Manifest:
         """The decoded manifest of this version."""
         return self.aio.manifest
 
+    @property
+    def partition_expression(self) -> Any:
+        """Not supported: Lance has no partitions."""
+        return self.aio.partition_expression
+
     def session(self) -> Session:
         """The caches this handle uses; pass it to `pilum.dataset` to share them."""
         return self.aio.session
 
-    def scanner(
-        self,
-        columns: Sequence[str] | Mapping[str, str] | None = None,
-        filter: Any = None,
-        limit: int | None = None,
-        offset: int | None = None,
-        nearest: Mapping[str, Any] | None = None,
-        batch_size: int | None = None,
-        **options: Any,
-    ) -> LanceScanner:
-        """Plan a scan.
+    def list_indices(self) -> list[dict[str, Any]]:
+        """Deprecated: the segments of the indices; use `describe_indices`."""
+        warnings.warn("list_indices is deprecated, use describe_indices", DeprecationWarning, stacklevel=2)
+        return self.aio.list_indices()
 
-        Args:
-            columns: names (dotted for nested fields), or ``{"name": "sql expression"}``; all by default.
-            filter: SQL text or a ``pyarrow.compute.Expression``.
-            limit, offset: rows to return and to skip.
-            nearest: vector search: ``column``, ``q``, ``k`` (10), ``metric`` (``l2``, ``cosine``, ``dot``),
-                ``distance_range`` (lower, upper).  The result gets a ``_distance`` column, nearest first.
-            batch_size: most rows per batch.
-            prefilter (bool): with ``nearest``, filter before the search instead of after it.
-            with_row_id, with_row_address (bool): append ``_rowid`` / ``_rowaddr``.
-            fragment_readahead (int): fragments opened ahead.
-            fragments: fragments (or ids) to read; all by default.
+    def describe_indices(self) -> list[IndexDescription]:
+        """The indices, each with its segments."""
+        return self.aio.describe_indices()
+
+    def index_statistics(self, index_name: str) -> dict[str, Any]:
+        """Statistics of an index.
 
         Raises:
-            InvalidInputError: unknown column, bad filter (a `ValueError`).
-            TypeError: unknown option.
+            KeyError: there is no such index.
         """
-        return LanceScanner(
-            self.aio.scanner(
-                columns, filter, limit=limit, offset=offset, nearest=nearest, batch_size=batch_size, **options
-            )
-        )
+        return self.aio.index_statistics(index_name)
 
-    def to_table(
-        self, columns: Sequence[str] | Mapping[str, str] | None = None, filter: Any = None, **options: Any
-    ) -> pa.Table:
-        """All rows of a scan as one table; options as in `scanner`."""
-        return self.scanner(columns, filter, **options).to_table()
+    @property
+    def initial_storage_options(self) -> dict[str, str] | None:
+        """The storage options the dataset was opened with."""
+        return self.aio.initial_storage_options
 
-    def to_batches(
-        self, columns: Sequence[str] | Mapping[str, str] | None = None, filter: Any = None, **options: Any
-    ) -> Iterator[pa.RecordBatch]:
-        """The rows of a scan batch by batch, in bounded memory; options as in `scanner`."""
-        return self.scanner(columns, filter, **options).to_batches()
+    @property
+    def storage_options_accessor(self) -> Any:
+        """What renews storage options; there is nothing that does."""
+        return None
 
-    def to_pandas(self, columns: Any = None, filter: Any = None, **options: Any) -> Any:
-        """All rows of a scan as a pandas data frame."""
-        return self.to_table(columns, filter, **options).to_pandas(use_threads=False)
+    def latest_storage_options(self) -> dict[str, str] | None:
+        """The storage options in use."""
+        return self.aio.latest_storage_options()
 
-    def head(self, num_rows: int, **options: Any) -> pa.Table:
-        """The first rows."""
-        return self._run(self.aio.head(num_rows, **options))
-
-    def slice(self, start: int, end: int, columns: Any = None) -> pa.Table:
-        """Rows ``[start, end)`` by position, cut at the end of the table."""
-        return self._run(self.aio.slice(start, end, columns))
-
-    def count_rows(self, filter: Any = None) -> int:
-        """Number of rows, or of rows that match; without a filter nothing is read."""
-        return self._run(self.aio.count_rows(filter))
-
-    def take(self, indices: Sequence[int] | Any, columns: Any = None) -> pa.Table:
-        """Rows by position among the live rows, order and duplicates kept.
-
-        Raises:
-            InvalidInputError: a position is past the end (an `OSError`).
-            OverflowError: a position is negative.
-        """
-        return self._run(self.aio.take(indices, columns))
-
-    def _take_rows(self, row_ids: Sequence[int] | Any, columns: Any = None) -> pa.Table:
-        return self._run(self.aio._take_rows(row_ids, columns))
-
-    def get_fragments(self) -> list[LanceFragment]:
-        """The fragments of this version, in order."""
-        return [LanceFragment(self, one) for one in self.aio.get_fragments()]
-
-    def get_fragment(self, fragment_id: int) -> LanceFragment | None:
-        """The fragment with this id, or None."""
-        found = self.aio.get_fragment(fragment_id)
-        return None if found is None else LanceFragment(self, found)
-
-    def versions(self) -> list[dict[str, Any]]:
-        """All versions, oldest first: ``version``, ``timestamp`` (local, naive) and ``metadata`` counts."""
-        return self._run(self.aio.versions())
-
-    def checkout_version(self, version: int) -> LanceDataset:
-        """The dataset at another version; this handle does not move."""
-        return LanceDataset(self._run(self.aio.checkout_version(version)))
-
-    def checkout_latest(self) -> None:
-        """Move this handle to the newest version."""
-        self._run(self.aio.checkout_latest())
+    # -- changing --------------------------------------------------------------------------------------
 
     def insert(self, data: Any, *, mode: str = "append", **options: Any) -> None:
         """Write rows into this dataset and move to the new version; options as in `write_dataset`."""
         self._run(self.aio.insert(data, mode=mode, **options))
 
-    def delete(self, predicate: str | Any) -> dict[str, int]:
-        """Delete the rows that match; returns ``{"num_deleted_rows": n}``."""
-        return self._run(self.aio.delete(predicate))
+    def delete(
+        self,
+        predicate: str | Any,
+        *,
+        conflict_retries: int = 10,
+        retry_timeout: datetime.timedelta = _HALF_A_MINUTE,
+    ) -> dict[str, int]:
+        """Delete the rows that match; returns ``{"num_deleted_rows": n}``.
+
+        Writes deletion files and commits a new version, also when nothing matched.
+
+        Args:
+            predicate: SQL text or a ``pyarrow.compute.Expression``; ``"true"`` deletes everything.
+            conflict_retries: how often to start over when others changed the same fragments.
+            retry_timeout: time after which it is not started over any more.
+
+        Raises:
+            InvalidInputError: bad predicate (an `OSError` and a `ValueError`).
+            CommitConflictError: others kept changing the same fragments.
+        """
+        return self._run(
+            self.aio.delete(predicate, conflict_retries=conflict_retries, retry_timeout=retry_timeout)
+        )
+
+    def truncate_table(self) -> None:
+        """Delete all rows."""
+        self._run(self.aio.truncate_table())
+
+    @staticmethod
+    def commit(
+        base_uri: str | os.PathLike[str] | LanceDataset,
+        operation: LanceOperation.BaseOperation | Transaction,
+        read_version: int | None = None,
+        commit_lock: CommitLock | None = None,
+        storage_options: Mapping[str, str] | None = None,
+        enable_v2_manifest_paths: bool | None = None,
+        detached: bool | None = False,
+        max_retries: int = 20,
+        *,
+        commit_message: str | None = None,
+        enable_stable_row_ids: bool | None = None,
+        namespace_client: Any = None,
+        table_id: list[str] | None = None,
+        namespace_client_managed_versioning: bool = False,
+        base_store_params: Mapping[str, Mapping[str, str]] | None = None,
+        commit_timeout: datetime.timedelta | None = _HALF_AN_HOUR,
+    ) -> LanceDataset:
+        """Commit an operation that was put together elsewhere.
+
+        Args:
+            base_uri: the dataset; with `LanceOperation.Overwrite` it need not exist.
+            operation: the operation, or a `Transaction` with its own version and properties.
+            read_version: version it was computed on; only Overwrite and Restore may leave it out.
+            commit_lock: held while the version is published.
+            storage_options: options of the store.
+            enable_v2_manifest_paths: how a new dataset names its manifests.
+            detached: make a version outside of the history, found only by its number.
+            max_retries: attempts when other writers are faster.
+            commit_message: stored in the transaction.
+            enable_stable_row_ids: rows of a new dataset keep their ids when they move.
+            namespace_client, table_id, namespace_client_managed_versioning: not supported yet.
+            base_store_params: accepted.
+            commit_timeout: time limit where the store is remote.
+
+        Returns:
+            The dataset at the new version.
+
+        Raises:
+            InvalidInputError: ``read_version`` is missing, or the operation does not fit the dataset.
+            TypeError: not an operation.
+            CommitConflictError: what others committed meanwhile excludes it; ``retryable`` says whether doing it
+                again on the newest version can succeed.
+            NotFoundError: there is no dataset, or no such version.
+        """
+        del namespace_client_managed_versioning, base_store_params
+        refuse_namespaces(
+            base_uri if namespace_client is None and table_id is None else None, namespace_client, table_id
+        )
+        coroutine = core.commit(
+            base_uri.aio if isinstance(base_uri, LanceDataset) else base_uri,
+            operation,
+            read_version,
+            commit_lock,
+            storage_options,
+            enable_v2_manifest_paths,
+            detached,
+            max_retries,
+            commit_message=commit_message,
+            enable_stable_row_ids=enable_stable_row_ids,
+            commit_timeout=commit_timeout,
+        )
+        return LanceDataset.of(run(coroutine, suspends=_suspends(base_uri, storage_options)))
+
+    @staticmethod
+    def commit_batch(
+        dest: str | os.PathLike[str] | LanceDataset,
+        transactions: Iterable[Transaction],
+        commit_lock: CommitLock | None = None,
+        storage_options: Mapping[str, str] | None = None,
+        enable_v2_manifest_paths: bool | None = None,
+        detached: bool | None = False,
+        max_retries: int = 20,
+        base_store_params: Mapping[str, Mapping[str, str]] | None = None,
+        commit_timeout: datetime.timedelta | None = _HALF_AN_HOUR,
+    ) -> dict[str, Any]:
+        """Commit several appends as one version.
+
+        Args:
+            dest: the dataset.
+            transactions: with `LanceOperation.Append`.
+            commit_lock, storage_options, enable_v2_manifest_paths, detached, max_retries, base_store_params,
+                commit_timeout: as for `commit`.
+
+        Returns:
+            ``{"dataset": LanceDataset, "merged": Transaction}``.
+
+        Raises:
+            InvalidInputError: there is no transaction.
+            UnsupportedError: one does something else than append.
+        """
+        del base_store_params
+        coroutine = core.commit_batch(
+            dest.aio if isinstance(dest, LanceDataset) else dest,
+            transactions,
+            commit_lock,
+            storage_options,
+            enable_v2_manifest_paths,
+            detached,
+            max_retries,
+            commit_timeout,
+        )
+        result = run(coroutine, suspends=_suspends(dest, storage_options))
+        return {**result, "dataset": LanceDataset.of(result["dataset"])}
+
+    @staticmethod
+    def drop(
+        base_uri: str | os.PathLike[str],
+        storage_options: Mapping[str, str] | None = None,
+        ignore_not_found: bool | None = None,
+    ) -> None:
+        """Remove a dataset with all its files and versions.
+
+        Raises:
+            NotFoundError: there is none, unless that is to be ignored (an `OSError`).
+        """
+        coroutine = core.drop(base_uri, storage_options, ignore_not_found)
+        run(coroutine, suspends=_suspends(base_uri, storage_options))
+
+    def describe_data_file(self, path: str, base_id: int | None = None) -> DataFile:
+        """A file that lies in the ``data`` folder already; see `DataFile.create`."""
+        return self._run(self.aio.describe_data_file(path, base_id))
+
+    def new_file_session(self) -> LanceFileSession:
+        """A session on the folder of the data files."""
+        return LanceFileSession(self.aio.store.uri + "/data", self.aio.settings.storage_options)
+
+    # -- counters --------------------------------------------------------------------------------------
 
     def io_stats_snapshot(self) -> Any:
         """Requests and bytes of this dataset's store so far."""
@@ -291,123 +594,3 @@ class LanceDataset:
     def io_stats_incremental(self) -> Any:
         """Requests and bytes since the last call; resets the counters."""
         return self.aio.io_stats_incremental()
-
-
-class LanceScanner:
-    """A planned scan; planning did no I/O, each call runs it."""
-
-    def __init__(self, aio: core.AsyncLanceScanner) -> None:
-        self.aio = aio
-
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return run(coroutine, suspends=self.aio.snapshot.suspends)
-
-    @property
-    def projected_schema(self) -> pa.Schema:
-        """Schema of the result."""
-        return self.aio.projected_schema
-
-    @property
-    def dataset_schema(self) -> pa.Schema:
-        """Schema of the dataset."""
-        return self.aio.dataset_schema
-
-    @property
-    def request(self) -> ScanRequest:
-        """The checked options of the scan."""
-        return self.aio.request
-
-    def to_table(self) -> pa.Table:
-        """All rows as one table."""
-        return self._run(self.aio.to_table())
-
-    def to_batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows batch by batch."""
-        stream = self._run(self.aio.to_batches())
-        return iterate(stream, suspends=self.aio.snapshot.suspends)
-
-    def to_reader(self) -> pa.RecordBatchReader:
-        """A lazy Arrow reader."""
-        return pa.RecordBatchReader.from_batches(self.projected_schema, self.to_batches())
-
-    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        return self.to_reader().__arrow_c_stream__(requested_schema)
-
-    def to_pandas(self) -> Any:
-        """All rows as a pandas data frame."""
-        return self.to_table().to_pandas(use_threads=False)
-
-    def head(self, num_rows: int) -> pa.Table:
-        """The first rows of the result."""
-        return self._run(self.aio.head(num_rows))
-
-    def count_rows(self) -> int:
-        """Number of rows of the result."""
-        return self._run(self.aio.count_rows())
-
-    def explain_plan(self, verbose: bool = False) -> str:
-        """The plan as an indented tree."""
-        return self.aio.explain_plan(verbose)
-
-    def analyze_plan(self) -> str:
-        """Run the scan; the plan with measured rows, requests, bytes and time."""
-        return self._run(self.aio.analyze_plan())
-
-
-class LanceFragment:
-    """One fragment of a dataset version."""
-
-    def __init__(self, dataset: LanceDataset, aio: core.AsyncLanceFragment) -> None:
-        self.dataset = dataset
-        self.aio = aio
-
-    def __repr__(self) -> str:
-        return repr(self.aio).replace("AsyncLance", "Lance")
-
-    @property
-    def fragment_id(self) -> int:
-        """Id of the fragment."""
-        return self.aio.fragment_id
-
-    @property
-    def metadata(self) -> Any:
-        """The fragment as the manifest lists it."""
-        return self.aio.metadata
-
-    @property
-    def physical_rows(self) -> int:
-        """Rows in the data files, deleted ones included."""
-        return self.aio.physical_rows
-
-    @property
-    def num_deletions(self) -> int:
-        """Number of deleted rows."""
-        return self.aio.num_deletions
-
-    def data_files(self) -> list[Any]:
-        """The data files."""
-        return self.aio.data_files()
-
-    def scanner(self, columns: Any = None, filter: Any = None, **options: Any) -> LanceScanner:
-        """Plan a scan of this fragment; options as in `LanceDataset.scanner`."""
-        return LanceScanner(self.aio.scanner(columns, filter, **options))
-
-    def to_table(self, columns: Any = None, filter: Any = None, **options: Any) -> pa.Table:
-        """All rows of a scan of this fragment."""
-        return self.scanner(columns, filter, **options).to_table()
-
-    def to_batches(self, columns: Any = None, filter: Any = None, **options: Any) -> Iterator[pa.RecordBatch]:
-        """The rows batch by batch."""
-        return self.scanner(columns, filter, **options).to_batches()
-
-    def count_rows(self, filter: Any = None) -> int:
-        """Number of rows, or of matching rows."""
-        return self.scanner([], filter).count_rows()
-
-    def head(self, num_rows: int, **options: Any) -> pa.Table:
-        """The first rows."""
-        return self.to_table(**{**options, "limit": num_rows})
-
-    def take(self, indices: Iterable[int] | Any, columns: Any = None) -> pa.Table:
-        """Rows by live position within the fragment; positions must be strictly increasing."""
-        return self.dataset._run(self.aio.take(indices, columns))

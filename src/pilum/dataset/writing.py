@@ -12,11 +12,15 @@ stays what it was; a killed process leaves unreferenced files that cleanup finds
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as default_of
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pilum.dataset.fragment_metadata import metadata_of
 from pilum.dataset.inputs import InputStream, cut_batches
 from pilum.errors import (
     AlreadyExistsError,
@@ -30,9 +34,12 @@ from pilum.io import Store
 from pilum.schema import Schema
 from pilum.table import (
     Append,
+    CommitLock,
     DataFile,
     Fragment,
     Manifest,
+    NamingScheme,
+    Operation,
     Overwrite,
     commit,
     data_file_name,
@@ -40,7 +47,7 @@ from pilum.table import (
     load_manifest,
 )
 
-__all__ = ["WriteOptions", "write"]
+__all__ = ["Prepared", "WriteOptions", "prepare", "write", "write_fragments"]
 
 _RESERVED = frozenset(
     {"_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"}
@@ -50,13 +57,33 @@ _VERSIONS: Mapping[str, tuple[int, int]] = {"stable": (2, 2), "2.2": (2, 2), "2.
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """Options of a write, as users of Lance know them (spec/api.md, section 3)."""
+    """Options of a write, as users of Lance know them (spec/api.md, section 3).
+
+    Attributes:
+        mode: ``create``, ``append`` or ``overwrite``.
+        max_rows_per_file: rows of a fragment at most.
+        max_bytes_per_file: size of a data file, checked between batches.
+        data_storage_version: file format; None for that of the table, or the stable one.
+        properties: entries of the transaction.
+        commit_lock: held while the version is published.
+        stable_row_ids: rows of a new table keep their ids when they move.
+        naming: how a new table names its manifests.
+        config: entries of the config of a new table.
+        progress: told about every fragment: ``begin`` and ``complete``, awaitable or not.
+        page_bytes: bytes of a page at most; None for the writer's own limit.
+    """
 
     mode: str = "create"
     max_rows_per_file: int = 1 << 20
     max_bytes_per_file: int = 90 << 30
     data_storage_version: str | None = None
     properties: Mapping[str, str] | None = None
+    commit_lock: CommitLock | None = None
+    stable_row_ids: bool = False
+    naming: NamingScheme = NamingScheme.V2
+    config: Mapping[str, str] = default_of(default_factory=dict)
+    progress: Any = None
+    page_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("create", "append", "overwrite"):
@@ -74,6 +101,20 @@ class WriteOptions:
             raise InvalidInputError(f"unknown data_storage_version {version!r}; use one of {known}")
 
 
+class Prepared(NamedTuple):
+    """Data files that are written and not committed.
+
+    Attributes:
+        operation: what a commit would do with them.
+        read_version: version it was computed on; None when the table is new.
+        fragments: the new fragments.
+    """
+
+    operation: Operation
+    read_version: int | None
+    fragments: list[Fragment]
+
+
 async def write(store: Store, data: InputStream, options: WriteOptions) -> Manifest:
     """Write ``data`` as a new version and return its manifest.
 
@@ -81,6 +122,29 @@ async def write(store: Store, data: InputStream, options: WriteOptions) -> Manif
         AlreadyExistsError: ``mode="create"`` and the dataset exists.
         InvalidInputError: the rows do not fit the schema.
         CommitConflictError: another writer's commit cannot be combined with this one.
+    """
+    prepared = await prepare(store, data, options)
+    try:
+        return await commit(
+            store,
+            prepared.operation,
+            read_version=prepared.read_version,
+            properties=options.properties,
+            commit_lock=options.commit_lock,
+            stable_row_ids=options.stable_row_ids,
+            naming=options.naming,
+        )
+    except (CommitConflictError, AlreadyExistsError, InvalidInputError):
+        # These say that the commit certainly did not happen; after any other error it may have.
+        await _remove(store, prepared.fragments)
+        raise
+
+
+async def prepare(store: Store, data: InputStream, options: WriteOptions) -> Prepared:
+    """Write the data files of ``data`` and say what a commit would do with them.
+
+    Raises:
+        AlreadyExistsError, InvalidInputError: as `write`.
     """
     current = await _current(store)
     if current is not None and options.mode == "create":
@@ -97,14 +161,11 @@ async def write(store: Store, data: InputStream, options: WriteOptions) -> Manif
         schema = Schema.from_arrow(data.schema)
         version = _VERSIONS[options.data_storage_version or "stable"]
     fragments = await write_fragments(store, data.batches, schema, version, options)
-    operation = Append(tuple(fragments)) if appending else Overwrite(tuple(fragments), schema, version)
     read_version = None if current is None else current.version
-    try:
-        return await commit(store, operation, read_version=read_version, properties=options.properties)
-    except (CommitConflictError, AlreadyExistsError, InvalidInputError):
-        # These say that the commit certainly did not happen; after any other error it may have.
-        await _remove(store, fragments)
-        raise
+    if appending:
+        return Prepared(Append(tuple(fragments)), read_version, fragments)
+    config = {} if current is not None else options.config
+    return Prepared(Overwrite(tuple(fragments), schema, version, config), read_version, fragments)
 
 
 async def write_fragments(
@@ -118,13 +179,21 @@ async def write_fragments(
     fragments: list[Fragment] = []
     writer: FileWriter | None = None
     rows = 0
+    limits = {} if options.page_bytes is None else {"page_bytes": options.page_bytes}
+
+    async def finish(done: FileWriter) -> None:
+        fragment = await _finish(done)
+        fragments.append(fragment)
+        await _tell(options.progress, "complete", fragment)
+
     try:
         for batch in cut_batches(batches):
             at = 0
             while at < batch.num_rows:
                 if writer is None:
+                    await _tell(options.progress, "begin", Fragment(0, (), 0))
                     writer = await FileWriter.create(
-                        store, "data/" + data_file_name(), schema, version=version
+                        store, "data/" + data_file_name(), schema, version=version, **limits
                     )
                     rows = 0
                 taken = min(batch.num_rows - at, options.max_rows_per_file - rows)
@@ -132,10 +201,10 @@ async def write_fragments(
                 at += taken
                 rows += taken
                 if rows == options.max_rows_per_file or writer.position >= options.max_bytes_per_file:
-                    fragments.append(await _finish(writer))
+                    await finish(writer)
                     writer = None
         if writer is not None:
-            fragments.append(await _finish(writer))
+            await finish(writer)
             writer = None
     except BaseException:
         if writer is not None:
@@ -231,6 +300,14 @@ async def _finish(writer: FileWriter) -> Fragment:
     name = done.path.removeprefix("data/")
     data_file = DataFile(name, tuple(done.fields), tuple(done.column_indices), done.version, done.size)
     return Fragment(id=0, files=(data_file,), physical_rows=done.num_rows)
+
+
+async def _tell(progress: Any, what: str, fragment: Fragment) -> None:
+    """Call a progress object; it may answer with an awaitable."""
+    if progress is not None:
+        answer = getattr(progress, what)(metadata_of(fragment))
+        if inspect.isawaitable(answer):
+            await answer
 
 
 async def _remove(store: Store, fragments: list[Fragment]) -> None:

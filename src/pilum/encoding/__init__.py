@@ -13,8 +13,8 @@ from pilum.encoding.blob import descriptors_of
 from pilum.encoding.blob import encode as encode_blobs
 from pilum.encoding.options import EncodeOptions
 from pilum.encoding.page import Decoded, EncodedPage, LeafRows, PageDecoder, PageRead, PageSource, Range, Rows
-from pilum.encoding.pages import encode_page, open_page
-from pilum.encoding.structure import assemble, cut_to_budget, merge, row_factors, shred, size_of, slice_rows
+from pilum.encoding.pages import cut_to_budget, encode_page, open_page
+from pilum.encoding.structure import assemble, merge, row_factors, shred, size_of, slice_rows
 
 __all__ = [
     "Decoded",

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from pilum.encoding import levels
 from pilum.encoding.arrow_blocks import to_arrow
-from pilum.encoding.blocks import DictionaryBlock, pack_bits
+from pilum.encoding.blocks import DictionaryBlock, concat_blocks, pack_bits
 from pilum.encoding.page import Decoded, Levels
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 from pilum.schema.field import Field
@@ -280,8 +280,20 @@ class _Leaf:
     def _dictionary_values(self, kind: Any) -> pa.Array:
         """Each page may have a dictionary of its own, or plain values."""
         pages = self.pages
-        if len(pages) == 1 and isinstance(pages[0].block, DictionaryBlock):
-            return to_arrow(pages[0].block, kind, _validity(pages[0]))
+        blocks = [page.block for page in pages if isinstance(page.block, DictionaryBlock)]
+        if len(blocks) == len(pages) and len({block.indices.bits for block in blocks}) == 1:
+            try:
+                joined = concat_blocks(list(blocks))
+            except InvalidInputError as error:
+                raise InvalidInputError(f"field {self.field.name!r}: {error}; read smaller batches") from None
+            valid = [_validity(page) for page in pages]
+            whole = None
+            if any(part is not None for part in valid):
+                sizes = [block.count for block in blocks]
+                whole = np.concatenate(
+                    [np.ones(n, np.bool_) if v is None else v for v, n in zip(valid, sizes, strict=True)]
+                )
+            return to_arrow(joined, kind, whole)
         parts = [to_arrow(page.block, kind.value_type, _validity(page)) for page in pages]
         array = parts[0] if len(parts) == 1 else _concat(parts)
         try:

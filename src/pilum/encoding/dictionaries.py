@@ -20,6 +20,7 @@ from pilum.encoding.blocks import (
     Block,
     DictionaryBlock,
     FixedBlock,
+    NullBlock,
     VariableBlock,
     concat_blocks,
     take_block,
@@ -125,7 +126,7 @@ def unify(parts: Sequence[DictionaryBlock]) -> DictionaryBlock:
     """
     first = parts[0]
     bits, count = first.indices.bits, sum(part.count for part in parts)
-    if all(same_items(first.items, part.items) for part in parts[1:]):
+    if isinstance(first.items, NullBlock) or all(same_items(first.items, part.items) for part in parts[1:]):
         indices = concat_blocks([part.indices for part in parts])
         assert isinstance(indices, FixedBlock)
         return DictionaryBlock(indices, first.items, count)

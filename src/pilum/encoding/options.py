@@ -36,6 +36,7 @@ class EncodeOptions:
         dict_max_cardinality: ...and no more than so many.
         dict_size_ratio: a dictionary page has at most this share of the bytes of a plain one.
         dict_compression, dict_level: of dictionary values, in 2.2 and later.
+        is_text: values are strings; other bytes get symbols only on request.
         members: of a packed struct, one per child; empty means that all are written like the struct.
     """
 
@@ -52,6 +53,7 @@ class EncodeOptions:
     dict_size_ratio: float = 0.8
     dict_compression: str = "lz4"
     dict_level: int | None = None
+    is_text: bool = False
     members: tuple[EncodeOptions, ...] = ()
 
     @classmethod
@@ -110,4 +112,6 @@ class EncodeOptions:
         """How dictionary values are written: only their own compression is asked for."""
         if self.version < (2, 2):
             return EncodeOptions(self.version)
-        return EncodeOptions(self.version, self.dict_compression, self.dict_level)
+        return EncodeOptions(
+            self.version, compression=self.dict_compression, compression_level=self.dict_level
+        )

@@ -13,11 +13,11 @@ The layout only depends on the rows of the page and, if the user asks for one, o
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from pilum import imports
 from pilum.encoding import constant, levels, selection
 from pilum.encoding.blocks import (
     Block,
@@ -32,17 +32,18 @@ from pilum.encoding.codecs.base import EncodeOptions
 from pilum.encoding.codecs.packed_struct import is_fixed
 from pilum.encoding.dictionaries import compacted, dictionary_of
 from pilum.encoding.page import EncodedPage, LeafRows, PageDecoder, PageSource
-from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
+from pilum.encoding.structure import slice_rows
+from pilum.errors import CorruptFileError, InvalidInputError
 
-__all__ = ["LAYOUTS", "encode_page", "open_page"]
+__all__ = ["LAYOUTS", "cut_to_budget", "encode_page", "open_page"]
 
 LAYOUTS: dict[str, str] = {
     "mini_block_layout": "miniblock",
     "full_zip_layout": "fullzip",
     "constant_layout": "constant",
     "blob_layout": "blob",
+    "sparse_layout": "sparse",
 }
-_MISSING = {"sparse_layout": "sparse"}  # known, not built
 
 _LONG_VALUE = 256  # bytes; pages with longer values are written as full-zip
 _LONGEST_IN_2_1 = 8192  # bytes; a 2.1 chunk holds 32 KiB and at least two values
@@ -54,7 +55,7 @@ _modules: dict[str, Any] = {}  # owned by this module; filled once per name
 def _module(name: str) -> Any:
     found = _modules.get(name)
     if found is None:
-        found = _modules[name] = import_module(f"pilum.encoding.{name}")
+        found = _modules[name] = imports.load(f"pilum.encoding.{name}")
     return found
 
 
@@ -62,21 +63,20 @@ def open_page(source: PageSource, version: tuple[int, int]) -> PageDecoder:
     """The decoder of a page.
 
     Args:
-        source: the page; its ``layout`` is a ``PageLayout`` message.
+        source: the page; its ``layout`` is a ``PageLayout`` or, in 2.3, a ``PlanarLayout`` message.
         version: of the file, (2, 1) or later.  Layouts check what it allows.
 
     Raises:
         CorruptFileError: the layout contradicts itself, the buffers or the version.
-        UnsupportedError: sparse layouts, unknown codecs.
+        UnsupportedError: unknown codecs.
     """
-    name = source.layout.WhichOneof("layout")
-    if name is None:
-        raise CorruptFileError("the page names no layout")
-    module = LAYOUTS.get(name)
-    if module is None:
-        if name == "sparse_layout" and version < (2, 3):
-            raise CorruptFileError(f"sparse page in a file of version {version[0]}.{version[1]}")
-        raise UnsupportedError(f"page layout {_MISSING.get(name, name)} is not supported")
+    if source.layout.DESCRIPTOR.name == "PlanarLayout":
+        module = "planar"
+    else:
+        name = source.layout.WhichOneof("layout")
+        if name is None:
+            raise CorruptFileError("the page names no layout")
+        module = LAYOUTS[name]
     decoder: PageDecoder = _module(module).decoder(source, version)
     return decoder
 
@@ -118,6 +118,24 @@ def _with_dictionary(rows: LeafRows, options: EncodeOptions) -> LeafRows:
     return rows if found is None else replace(rows, block=found)
 
 
+def cut_to_budget(rows: LeafRows, options: EncodeOptions) -> list[LeafRows]:
+    """The rows in parts whose levels chunks can hold (5.5), cut between rows; a part of one row may be too large.
+
+    The reference cuts every page of more levels than its budget, as soon as one entry owns no value.  Here only those
+    are cut whose chunks need it, into parts that fit one chunk: large pages are smaller and faster.
+    """
+    rep = rows.rep
+    if rep is None or not _too_many_levels(rows, options):
+        return [rows]
+    begins = np.append(levels.row_starts(rep, rows.layers), len(rep))
+    parts, at = [], 0
+    while at < rows.num_rows:
+        stop = max(at + 1, int(np.searchsorted(begins, begins[at] + _MAX_LEVELS, "right")) - 1)
+        parts.append(slice_rows(rows, at, stop - at))
+        at = stop
+    return parts
+
+
 def choose_layout(rows: LeafRows, options: EncodeOptions, structural: str | None) -> str:
     """Mini-block or full-zip (4.6, steps 4, 8 and 9) for rows that are not constant."""
     if isinstance(rows.block, DictionaryBlock):
@@ -149,6 +167,10 @@ def _too_many_levels(rows: LeafRows, options: EncodeOptions) -> bool:
     ends = np.flatnonzero(visible)
     if len(ends) <= most:
         return True
+    # a run of so many values, and what lies before it, is inside three steps between every `most`-th value
+    coarse = np.concatenate([[-1], ends[::most], [entries, entries]])
+    if len(coarse) > 3 and int((coarse[3:] - coarse[:-3]).max()) <= _MAX_LEVELS:
+        return False
     begins = np.concatenate([[-1], ends[:-1]])
     ends[-1] = entries - 1  # the last chunk takes the rest
     return int((ends[most - 1 :] - begins[: len(ends) - most + 1]).max()) > _MAX_LEVELS

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from pilum import imports
 from pilum.encoding.blocks import Block, Bytes, FixedBlock
 from pilum.encoding.codecs.base import (
     BlocksEncoded,
@@ -69,6 +69,9 @@ CODECS: dict[str, str] = {
     "fixed_size_list": "fixed_size_list",
     "packed_struct": "packed_struct",
     "variable_packed_struct": "variable_packed_struct",
+    "range": "sequences:RANGE",
+    "delta": "sequences:DELTA",
+    "dictionary": "sequences:DICTIONARY",
 }
 
 _loaded: dict[str, Codec] = {}  # owned by this module; filled once per name
@@ -86,7 +89,8 @@ def codec(name: str) -> Codec:
         module = CODECS.get(name)
         if module is None:
             raise UnsupportedError(f"value codec {name} is not supported")
-        found = import_module(f"pilum.encoding.codecs.{module}").CODEC
+        place, _, attribute = module.partition(":")
+        found = getattr(imports.load(f"pilum.encoding.codecs.{place}"), attribute or "CODEC")
         assert isinstance(found, Codec)
         _loaded[name] = found
     return found

@@ -30,6 +30,7 @@ __all__ = [
 _GROUP = bitpacking.GROUP
 _LARGE = 32768  # bytes: values and pages from here on are worth a compressor
 _WORDS = (8, 16, 32, 64)
+_FSST_LONGEST = 5
 _SCHEMES = ("lz4", "zstd")
 
 
@@ -64,7 +65,7 @@ def plain_miniblock(block: Block, options: EncodeOptions) -> Codec:
     if isinstance(block, FslBlock):
         return registry.codec("fixed_size_list")
     if isinstance(block, VariableBlock):
-        return registry.codec("variable")
+        return registry.codec("fsst" if _wants_fsst(block, options) else "variable")
     if not isinstance(block, FixedBlock):
         raise InvalidInputError("a page without values has no mini-block encoding")
     if options.compression == "none" or block.bits not in _WORDS or not block.count:
@@ -100,7 +101,17 @@ def plain_values(block: Block, options: EncodeOptions) -> Codec:
         return registry.codec("fixed_size_list")
     if isinstance(block, StructBlock):
         return registry.codec("variable_packed_struct")
-    return registry.codec("variable" if isinstance(block, VariableBlock) else "flat")
+    if isinstance(block, VariableBlock):
+        return registry.codec("fsst" if _wants_fsst(block, options) else "variable")
+    return registry.codec("flat")
+
+
+def _wants_fsst(block: VariableBlock, options: EncodeOptions) -> bool:
+    """Whether strings become symbols: when asked for, or unasked for a page of text that is worth it (6.2)."""
+    if options.compression is not None:
+        return options.compression == "fsst"
+    size = len(block.data) + block.offsets.nbytes
+    return options.is_text and size >= _LARGE and longest_value(block) >= _FSST_LONGEST
 
 
 def choose_block(block: Block, options: EncodeOptions) -> Codec:

@@ -8,12 +8,8 @@ travels as levels (`levels.py`; `spec/file-container-and-structure.md`, sections
                               null                      def 0 0 1 0     def 0 1 2 0     (layers differ)
                               [{3, b}]                  1, 2, 3         a, -, b
 
-Shredding goes from the outside in.  At each node there is a stream of *entries*; those that still have
-a slot in the node's Arrow array are set in ``slots``.  An item layer marks the entries whose slot is
-null; a list layer replaces each entry by one per list item, and entries of null and empty lists stay
-behind without a slot.  While the inner layers are unknown, entries are marked with *codes*: numbers in
-the order of declaration from the outside, an empty list before a null one, so that the def level is
-just ``D + 1 - code``.  Siblings share the arrays of their parents; nothing is changed in place.
+Shredding goes from the outside in and turns each node of the tree into layers of a stream of entries
+(`entries.py`).
 
 The way back is `assembly.py`.  Must not know: pages, codecs, files.
 """
@@ -21,7 +17,6 @@ The way back is `assembly.py`.  Must not know: pages, codecs, files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -31,61 +26,19 @@ import pyarrow as pa
 from pilum.encoding import levels
 from pilum.encoding.arrow_blocks import from_arrow
 from pilum.encoding.assembly import assemble
-from pilum.encoding.blocks import Block, NullBlock, block_bytes, concat_blocks, slice_block, unpack_bits
-from pilum.encoding.page import LeafRows, Levels
+from pilum.encoding.blocks import NullBlock, block_bytes, concat_blocks, slice_block, unpack_bits
+from pilum.encoding.entries import Entries, enter_item, enter_list, finish, repeat_entries
+from pilum.encoding.page import LeafRows
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.schema.field import Field
 
-__all__ = ["assemble", "cut_to_budget", "merge", "row_factors", "shred", "size_of", "slice_rows"]
+__all__ = ["assemble", "merge", "row_factors", "shred", "size_of", "slice_rows"]
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
-_LEVEL_BITS = 131072  # bits of levels of a page with entries that own no value
-_MAX_LEVELS = 65535
-
 
 # --------------------------------------------------------------------------- shredding
-
-
-@dataclass(frozen=True, slots=True)
-class _Entries:
-    """The stream of entries at one node of the tree.
-
-    Attributes:
-        count: entries.
-        kinds: layers so far, outermost first.
-        codes: how many codes are taken; 0 means an entry is alive.
-        rep: how many lists the place lies in where an entry begins (0 = begins a row); None outside lists.
-        code: per entry, None when all are alive.
-        slots: which entries have a slot in the node's array (in that order), None when all have.
-        dead: slots whose entry has ended since the last list (a struct around them is null); None when
-            there is none.
-        num_rows: top-level rows, times the dimensions of the fixed-size lists passed.
-        fixed: whether a fixed-size list was passed.
-    """
-
-    count: int
-    num_rows: int
-    kinds: tuple[int, ...] = ()
-    codes: int = 0
-    rep: Levels | None = None
-    code: Levels | None = None
-    slots: Bools | None = None
-    dead: Bools | None = None
-    fixed: bool = False
-
-    def marked(self, marks: Sequence[tuple[Bools, int]]) -> Levels:
-        """The codes of all entries after giving these slots a number."""
-        code = np.zeros(self.count, np.uint16) if self.code is None else self.code.copy()
-        for marked, number in marks:
-            which = marked
-            if self.slots is not None:
-                which = np.zeros(self.count, np.bool_)
-                which[self.slots] = marked
-            # marked slots were 0, and adding is faster than a masked copy
-            code += which.view(np.uint8) * np.uint16(number)
-        return code
 
 
 def shred(field: Field, array: pa.Array) -> list[LeafRows]:
@@ -106,7 +59,7 @@ def shred(field: Field, array: pa.Array) -> list[LeafRows]:
         UnsupportedError: fixed-size lists of structs together with lists.
     """
     leaves: list[LeafRows] = []
-    _shred(field, array, _Entries(len(array), len(array)), leaves)
+    _shred(field, array, Entries(len(array), len(array)), leaves)
     return leaves
 
 
@@ -118,7 +71,7 @@ def row_factors(field: Field) -> tuple[int, ...]:
     return tuple(factor * inner for child in field.children for inner in row_factors(child))
 
 
-def _shred(field: Field, array: pa.Array, entries: _Entries, leaves: list[LeafRows]) -> None:
+def _shred(field: Field, array: pa.Array, entries: Entries, leaves: list[LeafRows]) -> None:
     while isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
     kind = array.type
@@ -128,7 +81,7 @@ def _shred(field: Field, array: pa.Array, entries: _Entries, leaves: list[LeafRo
         names = [child.name for child in field.children]
         if [kind.field(i).name for i in range(kind.num_fields)] != names:
             raise InvalidInputError(f"struct {field.name!r} needs the members {names}, got {kind}")
-        inner = _enter_item(entries, _nulls(array))
+        inner = enter_item(entries, _nulls(array))
         for index, child in enumerate(field.children):
             _shred(child, array.field(index), inner, leaves)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
@@ -151,14 +104,14 @@ def _nulls(array: pa.Array) -> Bools | None:
     return ~unpack_bits(bitmap, len(array), array.offset)
 
 
-def _leaf(field: Field, array: pa.Array, entries: _Entries) -> LeafRows:
+def _leaf(field: Field, array: pa.Array, entries: Entries) -> LeafRows:
     kind = array.type
     if pa.types.is_dictionary(kind):
-        return _finish(_enter_item(entries, _dictionary_nulls(array)), from_arrow(array))
+        return finish(enter_item(entries, _dictionary_nulls(array)), from_arrow(array))
     if pa.types.is_struct(kind) and not field.children:
         return _empty_struct(field, array, entries)
-    inner = _enter_item(entries, _nulls(array))
-    return _finish(inner, from_arrow(array))
+    inner = enter_item(entries, _nulls(array))
+    return finish(inner, from_arrow(array))
 
 
 def _dictionary_nulls(array: pa.Array) -> Bools | None:
@@ -169,102 +122,21 @@ def _dictionary_nulls(array: pa.Array) -> Bools | None:
     return nulls if nulls.any() else None
 
 
-def _empty_struct(field: Field, array: pa.Array, entries: _Entries) -> LeafRows:
+def _empty_struct(field: Field, array: pa.Array, entries: Entries) -> LeafRows:
     """A struct without members has a column of nothing but nulls, which means non-null ``{}`` (4.4)."""
     nulls = _nulls(array)
     if nulls is not None and bool((nulls if entries.dead is None else nulls & ~entries.dead).any()):
         raise InvalidInputError(f"field {field.name!r}: nulls of a struct without members cannot be stored")
-    inner = _enter_item(entries, np.ones(len(array), np.bool_), always=True)
-    return _finish(inner, NullBlock(len(array)))
+    inner = enter_item(entries, np.ones(len(array), np.bool_), always=True)
+    return finish(inner, NullBlock(len(array)))
 
 
-def _finish(entries: _Entries, block: Block) -> LeafRows:
-    layers = entries.kinds[::-1]
-    rep, definition = entries.rep, entries.code
-    if rep is not None:
-        rep = np.uint16(levels.max_rep(layers)) - rep
-    top = entries.codes
-    if definition is not None and top > 1:  # with one code it is the level already
-        definition = (np.uint16(top + 1) - definition) * (definition != 0)
-    return LeafRows(block, rep, definition, layers, entries.num_rows)
-
-
-def _enter_item(entries: _Entries, nulls: Bools | None, *, always: bool = False) -> _Entries:
-    """Pass an item layer (a leaf, a struct, a fixed-size list) whose slots are null as given."""
-    dead = entries.dead
-    if nulls is not None:
-        if dead is not None:
-            nulls = nulls & ~dead
-        if not always and not nulls.any():
-            nulls = None
-    if nulls is None:
-        return replace(entries, kinds=(*entries.kinds, levels.ALL_VALID_ITEM))
-    number = entries.codes + 1
-    return replace(
-        entries,
-        kinds=(*entries.kinds, levels.NULLABLE_ITEM),
-        codes=number,
-        code=entries.marked([(nulls, number)]),
-        dead=nulls if dead is None else dead | nulls,
-    )
-
-
-def _enter_list(field: Field, entries: _Entries, array: pa.Array) -> tuple[_Entries, pa.Array]:
+def _enter_list(field: Field, entries: Entries, array: pa.Array) -> tuple[Entries, pa.Array]:
     """Pass a list layer; returns the entries of the items, and the items of the lists that have any."""
     if entries.fixed:
         raise UnsupportedError(f"field {field.name!r}: lists inside fixed-size lists of structs")
     starts, sizes = _list_ranges(array)
-    nulls, gone = _nulls(array), entries.dead
-    if nulls is not None and gone is not None:
-        nulls &= ~gone
-        gone = gone | nulls
-    elif nulls is not None:
-        gone = nulls
-    # A list below null structs is nullable even if it has no nulls of its own: release 14.0.2 of the
-    # reference cannot rebuild the structs otherwise.
-    nullable = gone is not None and bool(gone.any())
-    filled = sizes > 0
-    if gone is not None:
-        filled &= ~gone
-        sizes = np.where(gone, 0, sizes)
-    empty: Bools | None = ~filled if gone is None else ~(filled | gone)
-    if empty is not None and not empty.any():
-        empty = None
-
-    # codes from the outside in: of the two levels of a list, empty is the higher
-    code, codes = entries.code, entries.codes
-    marks = []
-    if empty is not None:
-        codes += 1
-        marks.append((empty, codes))
-    if nullable:
-        codes += 1
-        if nulls is not None:
-            marks.append((nulls, codes))
-    if marks:
-        code = entries.marked(marks)
-    kind = levels.LIST_KIND[nullable, empty is not None]
-
-    # each entry becomes one per item; those without items stay as one
-    if entries.slots is None:
-        spread = sizes if code is None else np.maximum(sizes, 1)
-    else:
-        spread = np.ones(entries.count, np.int64)
-        spread[entries.slots] = np.maximum(sizes, 1)
-    ends = np.cumsum(spread)
-    count = int(ends[-1]) if len(ends) else 0
-    first = ends - spread
-    depth = 1 + sum(k in levels.LIST_KINDS for k in entries.kinds)
-    rep = np.full(count, depth, np.uint16)
-    rep[first] = 0 if entries.rep is None else entries.rep
-    slots = None
-    if code is not None:
-        spread_code = np.zeros(count, np.uint16)
-        spread_code[first] = code
-        code = spread_code
-        slots = code == 0
-    kinds = (*entries.kinds, kind)
-    inner = _Entries(count, entries.num_rows, kinds, codes, rep, code, slots)
+    inner, sizes = enter_list(entries, sizes, _nulls(array))
     return inner, _items(array.values, starts, sizes)
 
 
@@ -301,20 +173,13 @@ def _items(values: pa.Array, starts: Ints, sizes: Ints) -> pa.Array:
         return pa.concat_arrays([values.slice(start, size) for start, size in parts])
 
 
-def _enter_fixed_size_list(field: Field, entries: _Entries, array: pa.Array) -> tuple[_Entries, pa.Array]:
+def _enter_fixed_size_list(field: Field, entries: Entries, array: pa.Array) -> tuple[Entries, pa.Array]:
     """Pass a fixed-size list of structs: its entries are repeated for each item (5.6)."""
     if entries.rep is not None:
         raise UnsupportedError(f"field {field.name!r}: fixed-size lists of structs inside lists")
     dimension = array.type.list_size
-    inner = _enter_item(entries, _nulls(array))
-    code, dead = inner.code, inner.dead
-    if code is not None:
-        code = np.repeat(code, dimension)
-    if dead is not None:
-        dead = np.repeat(dead, dimension)
-    items = array.values.slice(array.offset * dimension, len(array) * dimension)
-    count, num_rows = inner.count * dimension, inner.num_rows * dimension
-    return replace(inner, count=count, num_rows=num_rows, code=code, dead=dead, fixed=True), items
+    inner = repeat_entries(enter_item(entries, _nulls(array)), dimension)
+    return inner, array.values.slice(array.offset * dimension, len(array) * dimension)
 
 
 # --------------------------------------------------------------------------- cutting and joining
@@ -358,28 +223,6 @@ def slice_rows(rows: LeafRows, start: int, count: int) -> LeafRows:
         if not definition.any():
             definition = None
     return LeafRows(slice_block(rows.block, low, number), rep, definition, rows.layers, count)
-
-
-def cut_to_budget(rows: LeafRows) -> list[LeafRows]:
-    """The rows in parts whose levels do not exceed the budget of a page (5.5), cut between rows.
-
-    Only rows with entries that own no value need it: chunks hold a bounded number of values, and so many entries.
-    A part of one row may be larger.
-    """
-    rep = rows.rep
-    if rep is None or len(rep) == rows.block.count:
-        return [rows]
-    bits = levels.max_rep(rows.layers).bit_length() + levels.max_def(rows.layers).bit_length()
-    budget = min(_LEVEL_BITS // bits, _MAX_LEVELS)
-    if len(rep) <= budget:
-        return [rows]
-    begins = np.append(levels.row_starts(rep, rows.layers), len(rep))
-    parts, at = [], 0
-    while at < rows.num_rows:
-        stop = max(at + 1, int(np.searchsorted(begins, begins[at] + budget, "right")) - 1)
-        parts.append(slice_rows(rows, at, stop - at))
-        at = stop
-    return parts
 
 
 def size_of(rows: LeafRows) -> int:

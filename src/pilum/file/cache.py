@@ -141,5 +141,13 @@ class Session:
         """Memory that the caches hold now."""
         return self.cache.nbytes
 
+    def index_cache_size_bytes(self) -> int:
+        """Memory that index data takes of it."""
+        return 0
+
+    def is_same_as(self, other: Session) -> bool:
+        """Whether two sessions share their caches."""
+        return self.cache is other.cache
+
     def __repr__(self) -> str:
         return f"Session({len(self.cache)} entries, {self.cache.nbytes} bytes)"

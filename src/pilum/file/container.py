@@ -38,11 +38,12 @@ ALIGNMENT = 64
 FOOTER_SIZE = 40
 MAGIC = b"LANC"
 PAGE_LAYOUT_URL = "/lance.encodings21.PageLayout"
+PLANAR_LAYOUT_URL = "/lance.encodings23.PlanarLayout"
 COLUMN_ENCODING_URL = "/lance.encodings.ColumnEncoding"
 
 _FOOTER = struct.Struct("<QQQIIHH4s")
 _LEGACY = {(0, 0), (0, 1), (0, 2)}
-_VERSIONS = {(0, 3), (2, 0), (2, 1), (2, 2)}
+_VERSIONS = {(0, 3), (2, 0), (2, 1), (2, 2), (2, 3)}
 # A single column of more pages than this is no file of ours or of the reference (8 MiB and more a page).
 _MAX_PAGES = 1 << 24
 
@@ -91,8 +92,6 @@ def parse_footer(tail: bytes, size: int) -> Footer:
     if version not in _VERSIONS:
         if version in _LEGACY:
             raise LegacyFileError("file format 0.1 is not supported here; open_file reads it")
-        if version == (2, 3):
-            raise UnsupportedError("file format 2.3 is not supported yet")
         raise CorruptFileError(located(f"unknown file format {major}.{minor}", offset=size - 8))
     if not columns_start <= column_table <= buffer_table <= size - FOOTER_SIZE:
         raise CorruptFileError("the footer's positions are not ascending or leave the file")
@@ -180,6 +179,10 @@ def _layout_of(data: bytes) -> Any:
     try:
         wrapped = AnyMessage.FromString(data)
         _, slash, name = wrapped.type_url.rpartition("/")
+        if slash and name == PLANAR_LAYOUT_URL[1:]:
+            from pilum.proto import planar_pb2
+
+            return planar_pb2.PlanarLayout.FromString(wrapped.value)
         if not slash or name != PAGE_LAYOUT_URL[1:]:
             raise CorruptFileError(
                 f"unexpected page encoding {wrapped.type_url!r}, expected {PAGE_LAYOUT_URL!r}"

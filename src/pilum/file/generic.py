@@ -69,6 +69,10 @@ class GenericReader(Protocol):
         """Plan the read of rows.  Pure."""
         ...
 
+    def page_edges(self, resolved: Any) -> Sequence[int]:
+        """Rows where pages begin: good places to cut a scan; may be empty."""
+        ...
+
     async def execute(self, plan: Any) -> pa.RecordBatch:
         """Fetch the bytes of a planned read and decode them."""
         ...

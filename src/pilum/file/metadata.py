@@ -17,6 +17,7 @@ column i:  ColumnMetadata from those bytes, or one more read when the file is wi
 from __future__ import annotations
 
 import bisect
+import struct
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -30,11 +31,12 @@ from pilum.file.container import FOOTER_SIZE, Footer, parse_column, parse_footer
 from pilum.io import Store
 from pilum.schema import Schema, parse_file_descriptor
 
-__all__ = ["Column", "Container", "FileMetadata", "load_metadata", "relocated"]
+__all__ = ["Column", "Container", "FileMetadata", "load_metadata", "metadata_of_body", "relocated"]
 
 # Column metadata beyond this many bytes is fetched by column when less than a quarter of the columns is wanted.
 _WIDE_BYTES = 64 << 10
 _WIDE_RATIO = 4
+_NUMBER = struct.Struct("<Q")
 # Closing sections up to this length are parsed once for all files that end in the same bytes.
 _SHARED_BYTES = 16 << 10
 
@@ -260,16 +262,29 @@ async def load_metadata(
         raise relocated(error, path) from error.__cause__
 
 
+def metadata_of_body(path: str, body: npt.NDArray[np.uint8]) -> FileMetadata | None:
+    """The metadata of a file that is here whole, if its closing sections are short; as `load_metadata`."""
+    size = len(body)
+    first = _closing_start(body, size)
+    if first is None:
+        return None
+    try:
+        return FileMetadata(path, _container(body[first:].tobytes(), size))
+    except PilumError as error:
+        raise relocated(error, path) from error.__cause__
+
+
 def _closing_start(tail: npt.NDArray[np.uint8], size: int) -> int | None:
     """Where the closing sections begin, if the tail holds all of them and they are short; unchecked."""
-    if len(tail) < FOOTER_SIZE:
+    length = len(tail)
+    if length < FOOTER_SIZE:
         return None
-    buffer_table = int.from_bytes(tail[-24:-16].tobytes(), "little")
-    at = buffer_table - (size - len(tail))
-    if not 0 <= at <= len(tail) - FOOTER_SIZE:
+    (buffer_table,) = _NUMBER.unpack_from(tail.data, length - FOOTER_SIZE + 16)
+    at = buffer_table - (size - length)
+    if not 0 <= at <= length - FOOTER_SIZE:
         return None
-    first = int.from_bytes(tail[at : at + 8].tobytes(), "little")
-    return first if size - min(len(tail), _SHARED_BYTES) <= first < size else None
+    (first,) = _NUMBER.unpack_from(tail.data, at)
+    return first if size - min(length, _SHARED_BYTES) <= first < size else None
 
 
 @lru_cache(maxsize=1024)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pilum.file.container import LegacyFileError
 from pilum.file.generic import GenericReader
+from pilum.file.late import prepare
 from pilum.file.metadata import FileMetadata, load_metadata
 from pilum.file.reader import FileReader
 from pilum.io import Bytes, Store
@@ -70,6 +71,7 @@ async def open_file(
         >>> asyncio.run(main()).to_pydict()
         {'a': [2, 3]}
     """
+    prepare()
     metadata: Any = cache.get((store.uri, path)) if cache is not None else None
     if metadata is None:
         if whole and size and body is None:

@@ -15,17 +15,28 @@ the streams of `pilum.file.stream` are made of it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
-from pilum.encoding import Decoded, PageRead, Range, Rows, assemble
+from pilum.encoding import Decoded, Range, Rows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError
-from pilum.file.metadata import Column, FileMetadata, load_metadata, relocated
+from pilum.file.late import prepare
+from pilum.file.metadata import Column, FileMetadata, load_metadata, metadata_of_body, relocated
+from pilum.file.plan import (
+    DAMAGE,
+    ReadPlan,
+    ResolvedProjection,
+    damaged_page,
+    decode_batch,
+    decode_pages,
+    scaled,
+    scaled_leaves,
+    schedule,
+)
 from pilum.file.rows import Selection, check_rows
 from pilum.io import Bytes, Store, current_runtime
-from pilum.schema import Field, Schema, column_indices, is_descriptor
+from pilum.schema import Schema, column_indices, is_descriptor
 
 if TYPE_CHECKING:
     from pilum.file.cache import Cache
@@ -35,50 +46,8 @@ __all__ = ["FileReader"]
 
 # Decoding more bytes than this leaves the event loop for the pool.
 OFFLOAD_BYTES = 256 << 10
-# What damaged bytes can make NumPy, Arrow or protobuf raise in spite of all checks; all mean the same.
-DAMAGE = (
-    ValueError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    ArithmeticError,
-    MemoryError,
-    TypeError,
-    pa.ArrowException,
-)
 _MAX_PROJECTIONS = 8
 _MAX_PLANS = 64
-
-
-class _Projection(NamedTuple):
-    """A schema resolved against the columns of one file."""
-
-    schema: Schema
-    arrow: Any
-    columns: tuple[Column, ...]  # one per leaf, in the order of Schema.leaves()
-    scales: tuple[int, ...]  # items per row of each leaf
-    spans: tuple[int, ...]  # first leaf of each top-level field, then the number of leaves
-    mapping: tuple[Sequence[int], Sequence[int]] | None  # field ids and columns it was resolved with
-
-
-class ReadPlan(NamedTuple):
-    """A scheduled read: what to fetch and who decodes it."""
-
-    projection: _Projection
-    slots: list[_Slot]
-    ranges: list[Range]
-    num_rows: int
-    rows: tuple[int, int] = (-1, -1)  # the range, where it is one
-
-
-class _Slot(NamedTuple):
-    """One scheduled page: which leaf it belongs to and where its buffers are in the flat list."""
-
-    leaf: int
-    page: int
-    read: PageRead
-    first: int
-    last: int
 
 
 class FileReader:
@@ -138,6 +107,7 @@ class FileReader:
             UnsupportedError: a file version that is not read.
             NotFoundError: there is no such file.
         """
+        prepare()
         key = (store.uri, path)
         metadata: FileMetadata | None = cache.get(key) if cache is not None else None
         if metadata is None:
@@ -162,6 +132,21 @@ class FileReader:
         if reader._known_projection(None) is None:
             await reader._projection(None)
         return reader
+
+    @classmethod
+    def of_body(
+        cls, store: Store, path: str, body: Bytes, schema: Schema, fields: Sequence[int],
+        column_indices: Sequence[int], cache: Cache,
+    ) -> FileReader | None:  # fmt: skip
+        """A reader of a small file of format 2.1 or later that is here whole, without waiting for anything.
+
+        None if that takes more than a look at the end of the file; then `open` does it.
+        """
+        metadata = metadata_of_body(path, body)
+        if metadata is None or metadata.container.footer.version < (2, 1):
+            return None
+        cache.put((store.uri, path), metadata, metadata.nbytes)
+        return cls(store, path, metadata, schema, (fields, column_indices), cache, body)
 
     @property
     def body(self) -> Bytes | None:
@@ -196,7 +181,7 @@ class FileReader:
 
     async def initialise(
         self, projection: Schema | Sequence[str] | None = None, rows: Sequence[Rows] | None = None
-    ) -> _Projection:
+    ) -> ResolvedProjection:
         """Load the page metadata of the projected columns (of the pages that hold ``rows``; all by default)."""
         resolved = self._known_projection(projection) or await self._projection(self._schema_of(projection))
         for part in (range(self.num_rows),) if rows is None else rows:
@@ -256,6 +241,17 @@ class FileReader:
         self._plan = plan
         return plan
 
+    def planned(self, start: int, stop: int) -> ReadPlan | None:
+        """The plan to read rows ``[start, stop)``, if everything it takes is known already.  Pure."""
+        resolved = self._known_projection(None)
+        if resolved is None or not 0 <= start < stop <= self.num_rows:
+            return None
+        rows = range(start, stop)
+        for leaf, column in enumerate(resolved.columns):
+            if column.uninitialised(scaled(rows, resolved.scales[leaf])):
+                return None
+        return self.schedule(resolved, rows)
+
     async def execute_decoded(
         self, plan: ReadPlan, buffers: list[Bytes] | None = None
     ) -> list[list[Decoded]]:
@@ -263,7 +259,7 @@ class FileReader:
         while True:
             if buffers is None:
                 buffers = await self._fetch(plan.ranges)
-            result = self._decode_pages(plan, buffers)
+            result = decode_pages(self.path, plan, buffers)
             if not isinstance(result, ReadPlan):
                 return result
             plan, buffers = result, None
@@ -273,9 +269,9 @@ class FileReader:
         while True:
             buffers = await self._fetch(plan.ranges)
             if sum(map(len, buffers)) > OFFLOAD_BYTES:
-                result = await current_runtime().offload(self._decode, plan, buffers)
+                result = await current_runtime().offload(decode_batch, self.path, plan, buffers)
             else:
-                result = self._decode(plan, buffers)
+                result = decode_batch(self.path, plan, buffers)
             if not isinstance(result, ReadPlan):
                 return result
             plan = result  # positions had to be looked up first
@@ -340,17 +336,17 @@ class FileReader:
             return projection
         return self.schema.project(list(projection))
 
-    def _known_projection(self, projection: Schema | Sequence[str] | None) -> _Projection | None:
+    def _known_projection(self, projection: Schema | Sequence[str] | None) -> ResolvedProjection | None:
         schema = (self._schema or self.metadata.schema) if projection is None else projection
         metadata = self.metadata
-        found: _Projection | None = metadata.projections.get(id(schema))
+        found: ResolvedProjection | None = metadata.projections.get(id(schema))
         if found is None:
             found = metadata.container.projections.get(id(schema))
         if found is not None and found.schema is schema and found.mapping == self._mapping:
             return found
         return None
 
-    async def _projection(self, schema: Schema | None) -> _Projection:
+    async def _projection(self, schema: Schema | None) -> ResolvedProjection:
         """Resolve a schema to columns; loads column metadata that is not here yet."""
         metadata = self.metadata
         if schema is None:
@@ -366,7 +362,7 @@ class FileReader:
         scales: list[int] = []
         spans = [0]
         for field in schema.fields:
-            for leaf, scale in _scaled_leaves(field, 1):
+            for leaf, scale in scaled_leaves(field, 1):
                 number = indices.get(leaf.id, -1)
                 if not 0 <= number < metadata.num_columns:
                     raise (InvalidInputError if number < 0 else CorruptFileError)(
@@ -379,7 +375,7 @@ class FileReader:
         for at, leaf in enumerate(schema.leaves()):
             if leaf.is_blob and is_descriptor(leaf):
                 columns[at] = columns[at].descriptors()
-        resolved = _Projection(
+        resolved = ResolvedProjection(
             schema, schema.to_arrow(), tuple(columns), tuple(scales), tuple(spans), self._mapping
         )
         # Columns that need no metadata of this file are shared, and so is what was resolved to them.
@@ -426,14 +422,14 @@ class FileReader:
             self._cache.put((self.store.uri, self.path, number), column, column.nbytes)
         return column
 
-    async def _initialise(self, resolved: _Projection, rows: Rows) -> None:
+    async def _initialise(self, resolved: ResolvedProjection, rows: Rows) -> None:
         """Load the metadata of the pages that hold ``rows``; all columns in one round."""
         jobs: list[tuple[int, Column, int, int]] = []
         ranges: list[Range] = []
         for leaf, column in enumerate(resolved.columns):
             if column.ready:
                 continue
-            for number in column.uninitialised(_scaled(rows, resolved.scales[leaf])):
+            for number in column.uninitialised(scaled(rows, resolved.scales[leaf])):
                 wanted = column.pages[number].metadata_ranges()
                 jobs.append((leaf, column, number, len(wanted)))
                 ranges.extend(wanted)
@@ -446,9 +442,9 @@ class FileReader:
             try:
                 column.pages[number].initialise(buffers[at : at + size])
             except PilumError as error:
-                raise relocated(error, self.path, self._name(resolved, leaf), number) from None
+                raise relocated(error, self.path, resolved.leaf_name(leaf), number) from None
             except DAMAGE as error:
-                raise self._damaged(error, resolved, leaf, number) from error
+                raise damaged_page(error, self.path, resolved, leaf, number) from error
             at += size
             touched[column.index] = column
         for column in touched.values():
@@ -460,24 +456,14 @@ class FileReader:
 
     # -- schedule, fetch, decode ------------------------------------------------------------------------
 
-    def schedule(self, resolved: _Projection, rows: Rows) -> ReadPlan:
-        """Plan the read of rows whose pages are initialised: page reads and the flat list of their ranges.  Pure."""
-        slots: list[_Slot] = []
-        ranges: list[Range] = []
-        for leaf, column in enumerate(resolved.columns):
-            scale = resolved.scales[leaf]
-            for number, part in column.overlapping(rows if scale == 1 else _scaled(rows, scale)):
-                try:
-                    read = column.pages[number].schedule(part)
-                except PilumError as error:
-                    raise relocated(error, self.path, self._name(resolved, leaf), number) from None
-                except DAMAGE as error:
-                    raise self._damaged(error, resolved, leaf, number) from error
-                first = len(ranges)
-                ranges += read.ranges
-                slots.append(_Slot(leaf, number, read, first, len(ranges)))
-        span = (rows.start, rows.stop) if isinstance(rows, range) else (-1, -1)
-        return ReadPlan(resolved, slots, ranges, len(rows), span)
+    def schedule(self, resolved: ResolvedProjection, rows: Rows) -> ReadPlan:
+        """Plan the read of rows whose pages are initialised.  Pure."""
+        return schedule(self.path, resolved, rows)
+
+    def page_edges(self, resolved: ResolvedProjection) -> Sequence[int]:
+        """Rows where pages of the column with the most pages begin: good places to cut a scan."""
+        columns = zip(resolved.columns, resolved.scales, strict=True)
+        return max((column.starts for column, scale in columns if scale == 1), key=len, default=[])
 
     async def _fetch(self, ranges: list[Range], who: str = "data") -> list[Bytes]:
         if not ranges:
@@ -489,108 +475,3 @@ class FileReader:
             low, high = ranges[0]
             return [await self.store.get(self.path, low, high, who=who)]
         return await self.store.get_ranges(self.path, ranges, who=who)
-
-    def decode_pages(self, plan: ReadPlan, buffers: list[Bytes]) -> list[list[Decoded]] | None:
-        """The pages of each leaf of a fetched plan; None where positions had to be looked up first.  Pure."""
-        result = self._decode_pages(plan, buffers)
-        return None if isinstance(result, ReadPlan) else result
-
-    def _decode_pages(self, plan: ReadPlan, buffers: list[Bytes]) -> list[list[Decoded]] | ReadPlan:
-        """The pages of each leaf, or what must be read first where positions had to be looked up.  Pure."""
-        resolved, slots = plan.projection, plan.slots
-        if len(slots) == 1 and len(resolved.columns) == 1:  # a small fragment: no lists of lists to build
-            only = self._decode_page(resolved, slots[0], buffers)
-            return [[only]] if isinstance(only, Decoded) else _second_round(plan, [(slots[0], only)])
-        results: list[tuple[_Slot, Decoded | PageRead]] = []
-        again = False
-        for slot in slots:
-            result = self._decode_page(resolved, slot, buffers[slot.first : slot.last])
-            again = again or isinstance(result, PageRead)
-            results.append((slot, result))
-        if again:
-            return _second_round(plan, results)
-        leaves: list[list[Decoded]] = [[] for _ in resolved.columns]
-        for slot, result in results:
-            assert isinstance(result, Decoded)
-            leaves[slot.leaf].append(result)
-        return leaves
-
-    def _decode_page(self, resolved: _Projection, slot: _Slot, buffers: list[Bytes]) -> Decoded | PageRead:
-        try:
-            return slot.read.decode(buffers)
-        except PilumError as error:
-            raise relocated(error, self.path, self._name(resolved, slot.leaf), slot.page) from None
-        except DAMAGE as error:
-            raise self._damaged(error, resolved, slot.leaf, slot.page) from error
-
-    def _decode(self, plan: ReadPlan, buffers: list[Bytes]) -> pa.RecordBatch | ReadPlan:
-        """The batch, or what must be read first.  Pure."""
-        leaves = self._decode_pages(plan, buffers)
-        if isinstance(leaves, ReadPlan):
-            return leaves
-        resolved, num_rows = plan.projection, plan.num_rows
-        arrays = []
-        for position, field in enumerate(resolved.schema.fields):
-            low, high = resolved.spans[position], resolved.spans[position + 1]
-            try:
-                array = assemble(field, leaves[low:high])
-                if len(array) != num_rows:
-                    raise CorruptFileError(f"{len(array)} rows decoded, {num_rows} expected")
-            except PilumError as error:
-                raise relocated(error, self.path, field.name) from None
-            except DAMAGE as error:
-                raise self._damaged(error, resolved, low, None) from error
-            arrays.append(array)
-        return pa.RecordBatch.from_arrays(arrays, schema=resolved.arrow)
-
-    def _name(self, resolved: _Projection, leaf: int) -> str:
-        return repr(resolved.schema.leaves()[leaf].name)
-
-    def _damaged(
-        self, error: BaseException, resolved: _Projection, leaf: int, page: int | None
-    ) -> PilumError:
-        name = self._name(resolved, leaf) if leaf < len(resolved.columns) else None
-        found = CorruptFileError(f"the page cannot be decoded: {type(error).__name__}: {error}")
-        return relocated(found, self.path, name, page)
-
-
-def _second_round(plan: ReadPlan, results: list[tuple[_Slot, Decoded | PageRead]]) -> ReadPlan:
-    """Slots that keep what is decoded and read what now is known."""
-    slots: list[_Slot] = []
-    ranges: list[Range] = []
-    for slot, result in results:
-        read = result if isinstance(result, PageRead) else PageRead([], _Done(result))
-        first = len(ranges)
-        ranges += read.ranges
-        slots.append(_Slot(slot.leaf, slot.page, read, first, len(ranges)))
-    return ReadPlan(plan.projection, slots, ranges, plan.num_rows)
-
-
-class _Done:
-    """A decode step that is already done."""
-
-    __slots__ = ("_decoded",)
-
-    def __init__(self, decoded: Decoded) -> None:
-        self._decoded = decoded
-
-    def __call__(self, buffers: list[Bytes]) -> Decoded:
-        return self._decoded
-
-
-def _scaled_leaves(field: Field, scale: int) -> list[tuple[Field, int]]:
-    """The leaves of a field with the items they hold per row (more than one below a fixed-size list of struct)."""
-    if field.is_leaf:
-        return [(field, scale)]
-    if field.logical_type.startswith("fixed_size_list:"):
-        scale *= field.arrow_type.list_size
-    return [pair for child in field.children for pair in _scaled_leaves(child, scale)]
-
-
-def _scaled(rows: Rows, scale: int) -> Rows:
-    """Row numbers as item numbers."""
-    if scale == 1:
-        return rows
-    if isinstance(rows, range):
-        return range(rows.start * scale, rows.stop * scale)
-    return (rows[:, None] * scale + np.arange(scale)).reshape(-1)

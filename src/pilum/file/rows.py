@@ -6,6 +6,7 @@ see `Rows`: a range of step 1 or strictly increasing int64 offsets.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ import numpy as np
 from pilum.encoding import Rows
 from pilum.errors import InvalidInputError
 
-__all__ = ["Selection", "check_rows", "count", "cut", "select"]
+__all__ = ["Selection", "check_rows", "count", "cut", "cut_at_pages", "select"]
 
 Selection: TypeAlias = range | Sequence[range] | Sequence[int] | Any | None
 
@@ -101,6 +102,25 @@ def cut(parts: Sequence[Rows], size: int) -> list[Rows]:
                 pending, missing = [], size
     if pending:
         pieces.append(_joined(pending))
+    return pieces
+
+
+def cut_at_pages(rows: range, size: int, edges: Sequence[int]) -> list[Rows]:
+    """A range in pieces of about ``size`` rows that end at ``edges`` (ascending) where one is near."""
+    pieces: list[Rows] = []
+    at = rows.start
+    while at < rows.stop:
+        stop = at + size
+        low, high = (
+            bisect.bisect_left(edges, at + size // 2),
+            bisect.bisect_right(edges, at + size + size // 2),
+        )
+        near = edges[low:high]
+        if near:
+            stop = min(near, key=lambda edge: abs(edge - (at + size)))
+        stop = min(stop, rows.stop)
+        pieces.append(range(at, stop))
+        at = stop
     return pieces
 
 

@@ -81,7 +81,7 @@ def _check_packed(field: Field, version: tuple[int, int]) -> None:
                 f"column {field.name!r}: a packed struct cannot hold the boolean {member.name!r}; use uint8"
             )
         else:
-            fixed = (fixed and types.is_primitive(kind)) or types.is_fixed_size_binary(kind)
+            fixed = fixed and _has_width(kind)
     if not fixed and version < (2, 2):
         raise UnsupportedError(
             f"column {field.name!r}: packed structs with members of variable width or lists need file format 2.2"

@@ -9,7 +9,8 @@ idea").  What follows is computation and data I/O only:
 
 `read_tasks` hands out one awaitable per batch and leaves it to the caller how many run at once.  `read_stream` reads
 ahead itself, in windows of several batches: one window is one set of merged requests and one decode, cut into
-batches without copying.
+batches without copying.  Windows of a scan end where pages do, so that no page is decoded in two parts or joined with
+another; a batch that lies in two windows is copied.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import pyarrow as pa
 from pilum import config
 from pilum.encoding import Rows
 from pilum.errors import InvalidInputError
-from pilum.file.rows import Selection, count, cut, select
+from pilum.file.rows import Selection, count, cut, cut_at_pages, select
 from pilum.io import current_runtime
 from pilum.schema import Schema
 
@@ -128,9 +129,12 @@ async def _prepare(
     parts = select(selection, reader.num_rows)
     resolved = await reader.initialise(projection, parts)
     inline = count(parts) <= config.inline_scheduling_threshold()
+    pieces = cut(parts, window)
+    if window > batch_size and len(pieces) > 1 and isinstance(parts[0], range) and len(parts) == 1:
+        pieces = cut_at_pages(parts[0], window, reader.page_edges(resolved))
     return [
         ReadTask(reader, resolved, rows, reader.schedule(resolved, rows) if inline else None)
-        for rows in cut(parts, window)
+        for rows in pieces
     ]
 
 
@@ -140,10 +144,21 @@ async def _batches(
     stream = current_runtime().map_ordered(
         ReadTask.read, windows, window=ahead, suspends=reader.store.suspends
     )
+    left: pa.RecordBatch | None = None  # what is less than a batch at the end of a window
     async with aclosing(stream):
-        async for batch in stream:
-            if batch.num_rows <= batch_size:
-                yield batch
-                continue
-            for at in range(0, batch.num_rows, batch_size):
-                yield batch.slice(at, batch_size)
+        async for window in stream:
+            at = 0
+            if left is not None:
+                at = min(batch_size - left.num_rows, window.num_rows)
+                left = pa.concat_batches([left, window.slice(0, at)])
+                if left.num_rows < batch_size:
+                    continue
+                yield left
+                left = None
+            while window.num_rows - at >= batch_size:
+                yield window.slice(at, batch_size)
+                at += batch_size
+            if at < window.num_rows:
+                left = window.slice(at)
+    if left is not None:
+        yield left

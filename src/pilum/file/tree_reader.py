@@ -20,7 +20,8 @@ from pilum.encoding import Decoded, Range, Rows, shred
 from pilum.encoding.v2_0 import ArrayRead, Column
 from pilum.errors import CorruptFileError, PilumError
 from pilum.file.metadata import relocated
-from pilum.file.reader import DAMAGE, OFFLOAD_BYTES
+from pilum.file.plan import DAMAGE
+from pilum.file.reader import OFFLOAD_BYTES
 from pilum.file.rows import Selection, check_rows
 from pilum.io import Bytes, Store, current_runtime
 from pilum.schema import Schema
@@ -164,6 +165,10 @@ class TreeReader:
             except DAMAGE as error:
                 raise self._damaged(error, field.name) from error
         return TreePlan(resolved, reads, len(rows))
+
+    def page_edges(self, resolved: TreeProjection) -> Sequence[int]:
+        """Where a scan is cut best; old formats leave that to the size of batches."""
+        return ()
 
     async def execute(self, plan: TreePlan) -> pa.RecordBatch:
         """Fetch the bytes of a planned read and decode them, round by round."""

@@ -27,7 +27,7 @@ from pilum.encoding.v0_1 import Pages, open_column
 from pilum.encoding.v2_0 import Column
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError, UnsupportedError, located
 from pilum.file.metadata import relocated
-from pilum.file.reader import DAMAGE
+from pilum.file.plan import DAMAGE
 from pilum.file.tree_reader import TreeProjection, TreeReader
 from pilum.io import Bytes, Store
 from pilum.schema import Schema

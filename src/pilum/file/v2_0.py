@@ -16,7 +16,7 @@ from pilum.encoding import Range
 from pilum.encoding.v2_0 import Column, ColumnSource, PageBuffers, PageEncoding, open_column
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError, UnsupportedError, located
 from pilum.file.metadata import FileMetadata, load_metadata, relocated
-from pilum.file.reader import DAMAGE
+from pilum.file.plan import DAMAGE
 from pilum.file.tree_reader import Mapping, TreeProjection, TreeReader
 from pilum.io import Bytes, Store
 from pilum.schema import Field, Schema, column_fields
@@ -30,6 +30,8 @@ _COLUMN_ENCODING = "lance.encodings.ColumnEncoding"
 _ARRAY_ENCODING = "lance.encodings.ArrayEncoding"
 _MAX_PAGES = 1 << 24
 _MAX_ROWS = 1 << 60
+# Column metadata up to this length is parsed once for all files that have the same.
+_SHARED_BYTES = 4 << 10
 _STRINGS = frozenset(("string", "binary", "large_string", "large_binary"))
 
 
@@ -195,8 +197,9 @@ class FileReader20(TreeReader):
         return found
 
     def _parse(self, number: int, data: bytes) -> ColumnSource:
+        parse = parse_source if len(data) <= _SHARED_BYTES else parse_source.__wrapped__
         try:
-            return parse_source(data, number, self.metadata.footer.size)
+            return parse(data, number, self.metadata.footer.size)
         except PilumError as error:
             raise relocated(error, self.path, number) from error.__cause__
         except DAMAGE as error:

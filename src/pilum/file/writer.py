@@ -5,7 +5,7 @@ batch ─► one array per field ─► shredded leaves ─► buffered until 8 
                                      blobs ─► appended at once, descriptors buffered    finish: metadata, footer
 ```
 
-Memory is bounded by the pages being filled: every leaf column buffers its own rows and is flushed alone, so columns
+Memory is bounded by the pages being filled, and one finished page per core: every leaf column buffers its own rows and is flushed alone, so columns
 cut their pages independently.  Buffered rows reference the caller's arrays, which must not change before the page is
 written.  Nothing appears under the file's name before `finish`; `abort` leaves nothing behind.
 
@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import config
 from pilum.encoding import (
     EncodedPage,
     EncodeOptions,
@@ -42,6 +43,7 @@ from pilum.encoding.dictionaries import same_items
 from pilum.encoding.kernels import ranges
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.file.container import ALIGNMENT, closing_sections, column_encoding, page_encoding
+from pilum.file.late import prepare
 from pilum.file.storable import accepts, check_storable
 from pilum.io import ObjectWriter, Range, Store, current_runtime
 from pilum.schema import Field, Schema
@@ -143,6 +145,8 @@ class FileWriter:
         self._leaves = [[_leaf_column(top, leaf, version) for leaf in top.leaves()] for top in schema.fields]
         self._buffers: list[Range] = []
         self._position = 0
+        self._due: list[_Due] = []
+        self._cores = config.cpu_threads()
 
     @classmethod
     async def create(
@@ -167,6 +171,7 @@ class FileWriter:
             UnsupportedError: the version cannot be written, or a type cannot be written in it.
             InvalidInputError: field metadata asks for what the type of the field does not allow.
         """
+        prepare()
         if version == (2, 0):
             from pilum.file.writer_v2_0 import FileWriter20
 
@@ -191,7 +196,7 @@ class FileWriter:
         """
         self._check_columns(batch)
         self.num_rows += batch.num_rows
-        due: list[_Due] = []
+        due = self._due
         for column, top, leaves in zip(batch.columns, self._fields, self._leaves, strict=True):
             for piece in self._pieces(column):
                 for leaf, rows in zip(leaves, shred(top, piece), strict=True):
@@ -202,7 +207,10 @@ class FileWriter:
                     leaf.add(rows)
                     if leaf.nbytes >= self._page_bytes:
                         due += _pages_of(leaf)
-        await self._append(due)
+        # Pages wait for each other, so that a file of one column is encoded on all cores, too.
+        if len(due) >= self._cores:
+            self._due = []
+            await self._append(due)
 
     def _check_columns(self, batch: pa.RecordBatch) -> None:
         if batch.num_columns != len(self._fields):
@@ -237,7 +245,8 @@ class FileWriter:
         from pilum.proto import file_pb2
 
         columns = [leaf for leaves in self._leaves for leaf in leaves]
-        await self._append([due for leaf in columns if leaf.waiting for due in _pages_of(leaf)])
+        due, self._due = self._due, []
+        await self._append(due + [page for leaf in columns if leaf.waiting for page in _pages_of(leaf)])
         descriptor = file_pb2.FileDescriptor(schema=self.schema.to_proto_message(), length=self.num_rows)
         tail = closing_sections(
             descriptor.SerializeToString(deterministic=True),
@@ -339,12 +348,18 @@ class FileWriter:
 
 
 def _leaf_column(top: Field, leaf: Field, version: tuple[int, int]) -> _LeafColumn:
-    options = EncodeOptions.from_metadata(leaf.metadata, version)
+    options = _options(leaf, version)
     if leaf.children:
-        members = tuple(EncodeOptions.from_metadata(child.metadata, version) for child in leaf.children)
+        members = tuple(_options(child, version) for child in leaf.children)
         options = dataclasses.replace(options, members=members)
     blob = leaf.is_blob and not leaf.children
     return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY), blob)
+
+
+def _options(field: Field, version: tuple[int, int]) -> EncodeOptions:
+    options = EncodeOptions.from_metadata(field.metadata, version)
+    is_text = field.logical_type in ("string", "large_string")
+    return dataclasses.replace(options, is_text=True) if is_text else options
 
 
 def _must_end(leaf: _LeafColumn, rows: LeafRows) -> bool:
@@ -366,7 +381,7 @@ def _pages_of(leaf: _LeafColumn) -> list[_Due]:
     rows = leaf.waiting[0] if len(leaf.waiting) == 1 else merge(leaf.waiting)
     leaf.waiting = []
     leaf.nbytes = leaf.entries = 0
-    return [_Due(leaf, part) for part in cut_to_budget(rows)]
+    return [_Due(leaf, part) for part in cut_to_budget(rows, leaf.options)]
 
 
 def _groups(ends: npt.NDArray[np.int64]) -> Iterator[int]:

@@ -7,18 +7,19 @@ task on one background loop, whose thread starts with the first such call; calle
 
 from __future__ import annotations
 
-import asyncio
 import atexit
-import concurrent.futures
 import sys
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator
 from contextvars import copy_context
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilum.io.forking import on_fork
 from pilum.io.ordered import drive
 from pilum.io.runtime import LOOP, PARALLEL, RUNTIME, InlineRuntime
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["iterate", "run"]
 
@@ -111,12 +112,16 @@ class _BackgroundLoop:
     """An event loop that runs forever on a daemon thread."""
 
     def __init__(self) -> None:
+        import asyncio
+
         self.loop = asyncio.new_event_loop()
         self._stopping = False
         self.thread = threading.Thread(target=self._main, name="pilum-loop", daemon=True)
         self.thread.start()
 
     def _main(self) -> None:
+        import asyncio
+
         asyncio.set_event_loop(self.loop)
         while not self._stopping:
             try:
@@ -173,6 +178,8 @@ def _ensure_background() -> _BackgroundLoop:
 
 
 def _run_in_background(coroutine: Coroutine[Any, Any, T]) -> T:
+    import concurrent.futures
+
     try:
         background = _ensure_background()
         if background.is_own_thread():

@@ -9,20 +9,21 @@ than the hop.  How a file is written is in `pilum.io.durable`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, NoReturn, TypeVar
 
-from pilum import config
+from pilum import config, turns
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StoreError
 from pilum.io import durable
 from pilum.io.batch import read_files
 from pilum.io.buffers import EMPTY, Bytes, allocate
 from pilum.io.ranges import Range, assemble, check_range, merge_ranges, split_range
 from pilum.io.runtime import LoopRuntime, current_runtime
-from pilum.io.store import Infos, ObjectInfo, ObjectWriter, Pieces, Store, Wanted
+from pilum.io.store import Infos, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted
 from pilum.io.tracing import TRACE, Request
 
 __all__ = ["LocalStore"]
@@ -197,7 +198,11 @@ class LocalStore(Store):
                 # Sizes in files are not to be trusted: allocate nothing for bytes that are not there.
                 self._short(path, start, end, max(0, length - start))
             buffer = allocate(size)
-            got = _pread(descriptor, buffer, start)
+            had = turns.leave() if size >= turns.LONG_READ else False
+            try:
+                got = _pread(descriptor, buffer, start)
+            finally:
+                turns.resume(had)
             while got < size:
                 more = _pread(descriptor, buffer[got:], start + got)
                 if more == 0:
@@ -236,6 +241,20 @@ class LocalStore(Store):
     async def list(self, prefix: str) -> Infos:
         return await self._off_loop(self._list, prefix)
 
+    async def list_names(self, folder: str) -> Names:
+        return await self._off_loop(self._list_names, folder.strip("/"))
+
+    def _list_names(self, folder: str) -> Names:
+        started = perf_counter()
+        try:
+            found = os.listdir(self._locate(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            found = []
+        except OSError as error:
+            self._fail(error, folder)
+        _note(folder, 0, started, "list")
+        return [name for name in found if not name.startswith(durable.HIDDEN)]
+
     def _list(self, prefix: str) -> Infos:
         started = perf_counter()
         prefix = prefix.strip("/")
@@ -265,6 +284,12 @@ class LocalStore(Store):
             self._fail(error, path)
         self.stats.note_write(len(view))
         _note(path, len(view), started, "put")
+
+    def remove_empty_folders(self) -> None:
+        """Remove folders without files, the store's own included."""
+        for folder, _, _ in os.walk(self.uri, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
     async def delete(self, path: str) -> None:
         started = perf_counter()

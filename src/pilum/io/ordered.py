@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from pilum import turns
 from pilum.io.forking import generation
 
 __all__ = ["Job", "OrderedWork", "Outcome", "drive"]
@@ -229,12 +230,15 @@ class OrderedWork(Generic[T, R]):
         values: list[Any] = []
         fn, number = self._fn, job.number
         try:
+            turns.start()
             for item in job.items:
                 if number > self._last:
                     break
                 values.append(await fn(item))
         except Exception as error:
             return Outcome(values, error)
+        finally:
+            turns.stop()
         return Outcome(values, None)
 
     def finish(self, job: Job, outcome: Outcome) -> None:

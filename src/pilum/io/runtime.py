@@ -12,16 +12,19 @@ In a worker thread, of either kind, the runtime is inline on that one thread: ne
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sized
 from contextvars import ContextVar, copy_context
 from itertools import chain, islice
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pilum import config
 from pilum.io.ordered import OrderedWork
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = [
     "LOOP",
@@ -138,6 +141,8 @@ class LoopRuntime:
 
     async def offload(self, fn: Callable[..., R], /, *args: Any) -> R:
         """Run ``fn`` in the executor; the loop goes on meanwhile."""
+        import asyncio
+
         context = copy_context()
         context.run(RUNTIME.set, SERIAL)
         loop = asyncio.get_running_loop()
@@ -161,8 +166,12 @@ def current_runtime() -> Runtime:
     found = RUNTIME.get()
     if found is not None:
         return found
+    # Who has not imported asyncio has no loop; importing it would cost a synchronous program 50 ms.
+    running = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
+    if running is None:
+        return PARALLEL
     try:
-        asyncio.get_running_loop()
+        running()
     except RuntimeError:
         return PARALLEL
     return LOOP
@@ -230,6 +239,8 @@ def _help(work: OrderedWork[Any, Any]) -> None:
 async def _as_tasks(
     fn: Callable[[T], Coroutine[Any, Any, R]], items: Iterable[T], window: int
 ) -> AsyncGenerator[R, None]:
+    import asyncio
+
     known, items = _count(items, 2)
     if known < 2 or window == 1:
         for item in items:
@@ -255,6 +266,8 @@ async def _as_tasks(
 async def _in_executor(work: OrderedWork[T, R], workers: int) -> AsyncGenerator[R, None]:
     """Jobs in the executor take chunk after chunk until the window is full, and are started again when half
     of it is free: a hop between threads costs more than most chunks."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     jobs: set[asyncio.Future[None]] = set()
     position = 0
@@ -320,6 +333,8 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Future[Any]]) -> None:
 
 async def _wait(futures: Collection[asyncio.Future[Any]]) -> None:
     """Wait until all are done, even when the waiting task is cancelled meanwhile."""
+    import asyncio
+
     interrupted: asyncio.CancelledError | None = None
     while pending := [future for future in futures if not future.done()]:
         try:

@@ -12,19 +12,27 @@ lock, and no loop ever waits for another to wake it.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilum import config
 from pilum.io.forking import on_fork
 
+if TYPE_CHECKING:
+    import asyncio
+
 __all__ = ["ByteBudget", "RequestScheduler"]
 
 R = TypeVar("R")
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    import asyncio  # not needed by programs that only read local files
+
+    return asyncio.get_running_loop()
 
 
 class ByteBudget:
@@ -49,7 +57,7 @@ class ByteBudget:
 
     def of_loop(self) -> _LoopBytes:
         """The share of the running event loop."""
-        loop = asyncio.get_running_loop()
+        loop = _running_loop()
         with self._lock:
             found = self._loops.get(loop)
             if found is None:
@@ -166,7 +174,7 @@ class RequestScheduler:
             priority: lower goes first.
         """
         queue = self._queue()
-        loop = asyncio.get_running_loop()
+        loop = _running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         queue.counter += 1
         heapq.heappush(queue.heap, (priority, queue.counter, size, turn))
@@ -188,7 +196,7 @@ class RequestScheduler:
             queue.end(size)
 
     def _queue(self) -> _Queue:
-        loop = asyncio.get_running_loop()
+        loop = _running_loop()
         found = self._queues.get(loop)
         if found is None:
             found = self._queues[loop] = _Queue(self._parallelism, self._budget.of_loop())

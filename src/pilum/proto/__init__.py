@@ -5,6 +5,8 @@
     encodings.proto        page layouts and codecs             package lance.encodings21
     column_encoding.proto  column encoding (public above)      package lance.encodings
     table.proto            manifest, fragments, transactions   package lance.table
+    array_encodings.proto  page encodings of format 2.0        package lance.encodings
+    legacy_file.proto      metadata of format 0.1              package lance.file (0.1)
 
 The `.proto` files are the source; `make proto` writes the `*_pb2` modules and their stubs.
 `file_pb2` also offers the messages of `container.proto`, `encodings_pb2` those of

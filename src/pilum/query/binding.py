@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilum import imports
 from pilum.errors import ExecutionError, InvalidInputError
 from pilum.query import operators
 from pilum.query.coercion import cast, fit_literal, logical_type
@@ -130,10 +131,12 @@ def parse_filter(filter: Any, schema: Schema, *, distance: bool = False) -> Boun
         [False, True, None]
     """
     if isinstance(filter, str):
-        from pilum.query.sql_parser import parse_filter_text  # sqlglot takes 100 ms; not every filter is text
+        imports.load("pilum.query.sql_parser")  # sqlglot takes 100 ms; not every filter is text
+        from pilum.query.sql_parser import parse_filter_text
 
         return _bind_filter(parse_filter_text(filter), schema, distance)
     if isinstance(filter, pc.Expression):
+        imports.load("pilum.query.arrow_expressions")
         from pilum.query.arrow_expressions import read_arrow_expression
 
         return _bind_filter(read_arrow_expression(filter, schema.to_arrow()), schema, distance)
@@ -142,6 +145,7 @@ def parse_filter(filter: Any, schema: Schema, *, distance: bool = False) -> Boun
 
 def parse_projection(columns: Mapping[str, str], schema: Schema) -> list[BoundExpression]:
     """Bind computed columns (name -> SQL text), in order; errors as for `parse_filter`."""
+    imports.load("pilum.query.sql_parser")
     from pilum.query.sql_parser import parse_projection_text
 
     bound = []

@@ -15,7 +15,8 @@ import pyarrow as pa
 from pilum.encoding import Decoded, assemble
 from pilum.errors import PilumError
 from pilum.file import FileReader
-from pilum.file.reader import DAMAGE, OFFLOAD_BYTES, ReadPlan
+from pilum.file.plan import DAMAGE, ReadPlan, decode_pages
+from pilum.file.reader import OFFLOAD_BYTES
 from pilum.io import Bytes, current_runtime
 from pilum.io.ranges import assemble as assemble_ranges
 from pilum.io.ranges import merge_ranges
@@ -47,29 +48,39 @@ async def open_fragments(
         CorruptFileError, NotFoundError: as `FragmentReader.open`, for the first fragment that fails.
     """
     wanted: list[tuple[str, int, int]] = []
+    whole: set[int] = set()
     found: list[FragmentReader | None] = []
-    for fragment in fragments:
+    for position, fragment in enumerate(fragments):
         known = FragmentReader.known(snapshot, fragment, schema)
         if known is None:
             size = fetched_whole(snapshot, fragment, schema)
             if size and not (bodies and "data/" + fragment.files[0].path in bodies):
                 wanted.append(("data/" + fragment.files[0].path, 0, size))
+                whole.add(position)
         elif bodies:
             known = known.with_bodies(bodies)
         found.append(known)
-    missing = [fragment for fragment, reader in zip(fragments, found, strict=True) if reader is None]
-    if not missing:
+    if all(found):
         return [reader for reader in found if reader is not None]
-    here = dict(bodies or {})
-    if len(wanted) > 1:
-        fetched = await snapshot.store.get_many(wanted, who="file")
-        here.update((path, body) for (path, _, _), body in zip(wanted, fetched, strict=True))
-    opening = [
-        FragmentReader.open_with(snapshot, fragment, schema, fragment.physical_rows, here)
-        for fragment in missing
-    ]
-    opened = iter(await gather(opening, suspends=snapshot.suspends))
-    return [reader or next(opened) for reader in found]
+    fetched = iter(await snapshot.store.get_many(wanted, who="file") if wanted else ())
+    others = []
+    for position, fragment in enumerate(fragments):
+        if position in whole:
+            found[position] = await FragmentReader.of_body(snapshot, fragment, schema, next(fetched))
+        elif found[position] is None:
+            others.append(position)
+    opened = await gather(
+        [
+            FragmentReader.open_with(
+                snapshot, fragments[position], schema, fragments[position].physical_rows, bodies or {}
+            )
+            for position in others
+        ],
+        suspends=snapshot.suspends,
+    )
+    for position, reader in zip(others, opened, strict=True):
+        found[position] = reader
+    return [reader for reader in found if reader is not None]
 
 
 async def read_decoded(
@@ -77,11 +88,12 @@ async def read_decoded(
 ) -> list[list[Decoded] | pa.Array]:
     """Rows ``[start, stop)`` of each fragment's only column, as `FragmentReader.read_decoded`."""
     results: list[list[Decoded] | pa.Array] = [None] * len(readers)
-    planned = []
+    planned: list[tuple[int, FileReader, Any]] = []
     wanted = []
     for position, (reader, (start, stop)) in enumerate(zip(readers, spans, strict=True)):
         only = reader.only
-        if type(only) is not FileReader:
+        # Those that are read together lie in one store: that of the first.
+        if type(only) is not FileReader or (planned and only.store is not planned[0][1].store):
             results[position] = await reader.read_decoded(start, stop)
             continue
         plan = await only.plan_decoded(start, stop)
@@ -111,7 +123,10 @@ async def read_together(
         suspends: whether the store may wait for the network.
     """
     files = [reader.only for reader in readers]
-    if not schema.fields or not all(type(file) is FileReader for file in files):
+    if not schema.fields or not all(
+        type(file) is FileReader and file.store is files[0].store  # type: ignore[union-attr]
+        for file in files
+    ):
         return await _one_by_one(readers, spans, suspends)
     plans: list[ReadPlan] = await gather(
         [file.plan_decoded(*span) for file, span in zip(files, spans, strict=True)],  # type: ignore[union-attr]
@@ -153,8 +168,8 @@ def _decode(
     resolved = plans[0].projection
     leaves: list[list[Decoded]] = [[] for _ in resolved.columns]
     for file, plan, pieces in zip(files, plans, buffers, strict=True):
-        pages = file.decode_pages(plan, pieces)
-        if pages is None:
+        pages = decode_pages(file.path, plan, pieces)
+        if isinstance(pages, ReadPlan):
             return None
         for all_pages, own, scale in zip(leaves, pages, resolved.scales, strict=True):
             if sum([page.num_rows for page in own]) != plan.num_rows * scale:

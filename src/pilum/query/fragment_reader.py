@@ -7,7 +7,6 @@ fails in that await, naming the file.  Row numbers here are physical: deletions 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from pilum.encoding import Decoded
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
+from pilum.file import FileReader
 from pilum.file.generic import GenericReader
 from pilum.file.open import open_file
 from pilum.io import Bytes
@@ -32,6 +32,8 @@ __all__ = ["FragmentReader", "fetched_whole", "gather"]
 async def gather(awaitables: Sequence[Awaitable[Any]], *, suspends: bool) -> list[Any]:
     """Await all: together where they can suspend, one after the other where they cannot."""
     if suspends and len(awaitables) > 1:
+        import asyncio
+
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(_as_coroutine(one)) for one in awaitables]
@@ -117,18 +119,30 @@ class FragmentReader:
                 [_open(snapshot, data_file, part, rows, bodies) for data_file, part in files],
                 suspends=snapshot.suspends,
             )
-        if fragment.physical_rows:
-            for reader in readers:
-                if reader.num_rows != fragment.physical_rows:
-                    raise CorruptFileError(
-                        f"data file {reader.path} has {reader.num_rows} rows, the manifest says "
-                        f"{fragment.physical_rows} (fragment {fragment.id})"
-                    )
+        for reader in readers:
+            _check_rows(fragment, reader)
         opened = cls(fragment, schema, readers, nulls)
         snapshot.session.cache.put(
             _key(snapshot, fragment, schema), opened.with_bodies({}), 600 + 300 * len(readers)
         )
         return opened
+
+    @classmethod
+    async def of_body(
+        cls, snapshot: Snapshot, fragment: Fragment, schema: Schema, body: Bytes
+    ) -> FragmentReader:
+        """A reader for one use of a fragment whose only file is here (`fetched_whole`); only metadata is kept."""
+        data_file, cache = fragment.files[0], snapshot.session.cache
+        path = "data/" + data_file.path
+        reader: GenericReader | None = None
+        if file_format_version(data_file.version) >= (2, 1):
+            reader = FileReader.of_body(
+                snapshot.store, path, body, schema, data_file.fields, data_file.column_indices, cache
+            )
+        if reader is None:
+            reader = await _open(snapshot, data_file, schema, fragment.physical_rows, {path: body})
+        _check_rows(fragment, reader)
+        return cls(fragment, schema, [reader], ())
 
     @property
     def only(self) -> GenericReader | None:
@@ -138,6 +152,11 @@ class FragmentReader:
     @property
     def _suspends(self) -> bool:
         return len(self._parts) > 1 and self._parts[0].store.suspends
+
+    @property
+    def files(self) -> tuple[GenericReader, ...]:
+        """The opened data files."""
+        return tuple(self._parts)
 
     def bodies(self) -> dict[str, Bytes]:
         """The data files that were fetched whole, by path."""
@@ -174,9 +193,7 @@ class FragmentReader:
         return await self._merged(offsets, len(offsets))
 
     async def _merged(self, rows: range | npt.NDArray[np.int64], count: int) -> pa.RecordBatch:
-        batches = await gather(
-            [reader.read_batch(rows) for reader in self._parts], suspends=self._suspends
-        )
+        batches = await gather([reader.read_batch(rows) for reader in self._parts], suspends=self._suspends)
         columns = {name: batch.column(name) for batch in batches for name in batch.schema.names}
         for field in self._nulls:
             columns[field.name] = pa.nulls(count, field.arrow_type)
@@ -184,6 +201,14 @@ class FragmentReader:
             # No stored column is wanted: the batch still carries the row count.
             return pa.RecordBatch.from_arrays([pa.nulls(count)], names=["_"]).select([])
         return pa.RecordBatch.from_arrays([columns[name] for name in self._arrow.names], schema=self._arrow)
+
+
+def _check_rows(fragment: Fragment, reader: GenericReader) -> None:
+    if reader.num_rows != fragment.physical_rows and fragment.physical_rows:
+        raise CorruptFileError(
+            f"data file {reader.path} has {reader.num_rows} rows, the manifest says "
+            f"{fragment.physical_rows} (fragment {fragment.id})"
+        )
 
 
 # A file up to this size is one request on a store with slow round trips (30 ms at 30 MB/s and more).
@@ -195,22 +220,19 @@ _WHOLE_LOCAL = 4 << 20
 async def _open(
     snapshot: Snapshot, data_file: DataFile, part: Schema, rows: int, bodies: Mapping[str, Bytes]
 ) -> GenericReader:
-    if data_file.base_id is not None:
-        raise UnsupportedError(
-            f"data file {data_file.path} lies in base path {data_file.base_id}: not supported yet"
-        )
+    store, path = snapshot.place_of(data_file)
     size = data_file.size or None
     whole = _wants_whole(snapshot, size, part, rows)
     return await open_file(
-        snapshot.store,
-        "data/" + data_file.path,
+        store,
+        path,
         size=size,
         schema=part,
         fields=data_file.fields,
         column_indices=data_file.column_indices,
         cache=snapshot.session.cache,
         whole=whole,
-        body=bodies.get("data/" + data_file.path),
+        body=bodies.get(path),
         version=data_file.version,
     )
 
@@ -228,6 +250,8 @@ def fetched_whole(snapshot: Snapshot, fragment: Fragment, schema: Schema) -> int
     if len(fragment.files) != 1:
         return 0
     data_file = fragment.files[0]
+    if not _holds_all(data_file.fields, schema):
+        return 0
     if (
         data_file.base_id is not None
         or not _wants_whole(snapshot, data_file.size, schema, fragment.physical_rows)

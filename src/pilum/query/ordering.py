@@ -8,12 +8,12 @@ are kept while the scan goes on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pilum.errors import UnsupportedError
 
@@ -22,8 +22,9 @@ __all__ = ["ColumnOrdering", "TopRows", "parse_orderings", "sort_indices"]
 types = pa.types
 
 
-class ColumnOrdering(NamedTuple):
-    """One column to sort by.
+@dataclass(frozen=True)
+class ColumnOrdering:
+    """A column to sort by.
 
     Attributes:
         column_name: name of the column.
@@ -85,7 +86,11 @@ def sort_indices(
 
 def _key(column: Any, ordering: ColumnOrdering) -> npt.NDArray[Any]:
     if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+        column = (
+            column.chunk(0)
+            if column.num_chunks == 1
+            else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+        )
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     if isinstance(column, pa.DictionaryArray):
@@ -108,6 +113,8 @@ def _key(column: Any, ordering: ColumnOrdering) -> npt.NDArray[Any]:
     elif types.is_integer(column.type) and column.type.bit_width < 64:
         ranks = column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     else:
+        import pyarrow.compute as pc  # 50 ms
+
         ranks = pc.rank(column, sort_keys="ascending", null_placement="at_end", tiebreaker="dense")
         ranks = ranks.to_numpy().astype(np.int64)
     if not ordering.ascending:
@@ -126,9 +133,7 @@ class TopRows:
         limit: how many rows are wanted.
     """
 
-    def __init__(
-        self, orderings: Sequence[ColumnOrdering], names: Sequence[str], limit: int | None
-    ) -> None:
+    def __init__(self, orderings: Sequence[ColumnOrdering], names: Sequence[str], limit: int | None) -> None:
         self._orderings = orderings
         self._names = names
         self._limit = limit
@@ -150,4 +155,3 @@ class TopRows:
             return table
         order = sort_indices([table.column(name) for name in self._names], self._orderings, self._limit)
         return table.take(pa.array(order))
-

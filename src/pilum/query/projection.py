@@ -13,9 +13,9 @@ from difflib import get_close_matches
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pilum.errors import InvalidInputError
+from pilum.query.late import parse_projection
 from pilum.query.system import DISTANCE, QUERY_INDEX, ROW_ADDRESS, ROW_ID, SYSTEM_TYPES
 from pilum.schema import Schema, split_path
 
@@ -76,6 +76,8 @@ class Projection:
         if output.path:
             column = batch.column(output.path[0])
             for name in output.path[1:]:
+                import pyarrow.compute as pc  # 50 ms
+
                 column = pc.struct_field(column, name)
             return column
         if output.system:
@@ -117,7 +119,9 @@ def resolve(
     paths: list[str] = []
     for output in outputs:
         if output.path:
-            paths.append(".".join("`" + part + "`" if "." in part or "`" in part else part for part in output.path))
+            paths.append(
+                ".".join("`" + part + "`" if "." in part or "`" in part else part for part in output.path)
+            )
         elif output.expression is not None:
             paths.extend(output.expression.columns)
     metadata = dict(schema.metadata) or None
@@ -172,8 +176,6 @@ def _named(schema: Schema, name: str) -> Output:
 
 
 def _expressions(schema: Schema, columns: Mapping[str, str]) -> list[Output]:
-    from pilum.query.binding import parse_projection  # sqlglot takes 100 ms to import
-
     outputs = []
     plain = {field.name: field for field in schema.fields}
     for name, text in columns.items():

@@ -154,7 +154,7 @@ class ScanRequest:
                 raise InvalidInputError(f"{name} must be at least 1, got {value}")
         if self.include_deleted_rows and not self.with_row_id:
             raise InvalidInputError("include_deleted_rows needs with_row_id: a deleted row has a null _rowid")
-        late = self.late_materialization
+        late: Any = self.late_materialization
         if late is not None and not isinstance(late, bool):
             if isinstance(late, str) or not isinstance(late, Sequence):
                 raise InvalidInputError("late_materialization is a bool or a list of column names")

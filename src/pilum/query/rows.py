@@ -12,6 +12,8 @@ A row address is ``fragment_id << 32 | physical offset`` (spec/table.md, section
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import numpy.typing as npt
 
 __all__ = [
     "address_base",
+    "by_fragment",
     "live_to_physical",
     "locate",
     "row_addresses",
@@ -70,3 +73,19 @@ def locate(live_counts: npt.NDArray[np.int64], positions: IndexArray) -> tuple[I
     ends = np.cumsum(live_counts)
     which = np.searchsorted(ends, positions, side="right")
     return which, positions - (ends[which] - live_counts[which])
+
+
+def by_fragment(addresses: npt.NDArray[np.uint64]) -> Iterator[tuple[int, Any, npt.NDArray[np.int64]]]:
+    """(fragment id, where in ``addresses`` its rows are, their physical offsets) for each fragment."""
+    owners = addresses >> np.uint64(32)
+    offsets = (addresses & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    if len(owners) == 0:
+        return
+    if np.all(owners[1:] >= owners[:-1]):
+        edges = [0, *(np.flatnonzero(owners[1:] != owners[:-1]) + 1).tolist(), len(owners)]
+        for low, high in itertools.pairwise(edges):
+            yield int(owners[low]), slice(low, high), offsets[low:high]
+        return
+    for owner in np.unique(owners).tolist():
+        where = np.flatnonzero(owners == owner)
+        yield owner, where, offsets[where]

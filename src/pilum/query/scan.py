@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from pilum import config
 from pilum.io import current_runtime
+from pilum.io.ordered import drive
 from pilum.query.fragment_reader import gather
 from pilum.query.memory import scan_share
 from pilum.query.ordering import TopRows
@@ -31,10 +32,20 @@ from pilum.query.rows import live_to_physical
 from pilum.query.scan_plan import Scan, plan_scan, readahead
 from pilum.query.scan_read import Bodies, Piece, count_group, live_mask, open_group, read_group
 from pilum.query.system import ROW_ADDRESS
-from pilum.query.take import take_addresses
+from pilum.query.take import take_rows
 from pilum.query.units import Unit, UnitGroup, group_units, plan_units, rows_for
 
-__all__ = ["Scan", "Work", "count", "open_scan", "plan_scan", "plan_work", "readahead", "scan_table"]
+__all__ = [
+    "Scan",
+    "Work",
+    "count",
+    "open_scan",
+    "plan_groups",
+    "plan_scan",
+    "plan_work",
+    "readahead",
+    "scan_table",
+]
 
 # Small fragments that are read together: enough that what is done once a group does not count.
 _GROUP_BYTES = 2 << 20
@@ -205,7 +216,22 @@ def _ramped(scan: Scan, rows: int, most_rows: int, together: int) -> Sequence[Un
     return groups
 
 
-async def _plan_limited(scan: Scan, rows: int) -> list[Unit]:
+def plan_groups(scan: Scan) -> Sequence[UnitGroup]:
+    """The groups of a scan as far as they follow from the manifest: deleted rows may move the ends of a limit."""
+    return drive(_without_reading(scan))
+
+
+async def _without_reading(scan: Scan) -> Sequence[UnitGroup]:
+    if scan.nothing:
+        return []
+    rows = rows_for(scan.row_bytes, scan.batch_size)
+    request = scan.request
+    if scan.stages or not (request.limit is not None or request.offset):
+        return group_units(plan_units(scan.fragments, rows), 1, 1)
+    return group_units(await _plan_limited(scan, rows, reads=False), 1, 1)
+
+
+async def _plan_limited(scan: Scan, rows: int, *, reads: bool = True) -> list[Unit]:
     """Only the fragments that hold rows [offset, offset + limit), and of those only the rows needed."""
     start = scan.request.offset or 0
     stop = start + scan.request.limit if scan.request.limit is not None else None
@@ -224,9 +250,12 @@ async def _plan_limited(scan: Scan, rows: int) -> list[Unit]:
             units.extend(plan_units([fragment], rows))
             continue
         if not hidden and fragment.deletion_file is not None:
-            deleted = await scan.snapshot.deletions(fragment)
-            edges = live_to_physical(deleted, np.array([low, high - 1], dtype=np.int64))
-            low, high = int(edges[0]), int(edges[1]) + 1
+            if reads:
+                deleted = await scan.snapshot.deletions(fragment)
+                edges = live_to_physical(deleted, np.array([low, high - 1], dtype=np.int64))
+                low, high = int(edges[0]), int(edges[1]) + 1
+            else:
+                high = min(fragment.physical_rows, high + fragment.physical_rows - live)
         for at in range(low, high, rows):
             units.append(Unit(fragment, at, min(at + rows, high)))
     return units
@@ -253,9 +282,7 @@ async def _pieces(
     skip = (request.offset or 0) if filtered else 0
     left = request.limit if filtered else None
     with ExitStack() as stack:
-        share = stack.enter_context(
-            scan_share(request.io_buffer_size, suspends=scan.snapshot.suspends)
-        )
+        share = stack.enter_context(scan_share(request.io_buffer_size, suspends=scan.snapshot.suspends))
         if work is None:
             work = await plan_work(scan, share)
 
@@ -411,4 +438,4 @@ async def _ordered_late(scan: Scan, start: int, stop: int) -> pa.Table:
         with_row_id=request.with_row_id,
         with_row_address=request.with_row_address,
     )
-    return await take_addresses(snapshot, addresses, projection)
+    return await take_rows(snapshot, addresses, projection)

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from pilum import config
 from pilum.errors import InvalidInputError
+from pilum.query.late import parse_filter, split_filter
 from pilum.query.metrics import ScanMetrics
 from pilum.query.ordering import ColumnOrdering
 from pilum.query.projection import Projection, resolve, stored_columns
@@ -144,8 +145,6 @@ def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
         projection = projection.extended(schema, hidden)
     bound = None
     if request.filter is not None:
-        from pilum.query.binding import parse_filter  # sqlglot takes 100 ms to import
-
         bound = parse_filter(request.filter, schema)
     stages: tuple[Stage, ...] = ()
     late = projection.read
@@ -188,8 +187,6 @@ def plan_stages(
         late: the option `late_materialization`: True reads all output columns late, False none, names exactly
             these; None decides by the store and the width of the column.
     """
-    from pilum.query.binding import split_filter
-
     schema = snapshot.manifest.schema
     returned_names = [field.name for field in returned.fields]
     if isinstance(late, tuple):
@@ -197,7 +194,12 @@ def plan_stages(
             if split_path(name)[0] not in schema.names:
                 raise InvalidInputError(f"late_materialization: no column named {name!r}")
     conditions = list(split_filter(bound))
-    tops = {path: split_path(path)[0] for one in conditions for path in one.columns if path not in SYSTEM_TYPES or path in schema.names}
+    tops = {
+        path: split_path(path)[0]
+        for one in conditions
+        for path in one.columns
+        if path not in SYSTEM_TYPES or path in schema.names
+    }
     # A struct that is filtered by one field and returned with others is read once, whole; so is one that two
     # conditions look into.
     users: dict[str, set[str]] = {}
@@ -206,16 +208,24 @@ def plan_stages(
     whole = {top for top, paths in users.items() if top in returned_names or len(paths) > 1}
 
     def needs(one: Any) -> dict[str, str]:
-        return {tops[path]: tops[path] if tops[path] in whole else path for path in one.columns if path in tops}
+        return {
+            tops[path]: tops[path] if tops[path] in whole else path for path in one.columns if path in tops
+        }
 
     def width(name: str) -> float:
         return bytes_per_row(pa.schema([schema.field(name).to_arrow()]))
 
-    early = [name for name in returned_names if name not in users and _is_early(snapshot, schema, name, late, width(name))]
+    early = [
+        name
+        for name in returned_names
+        if name not in users and _is_early(snapshot, schema, name, late, width(name))
+    ]
     stages: list[Stage] = []
     have: set[str] = set()
     while conditions:
-        costs = [sum(width(path) for top, path in needs(one).items() if top not in have) for one in conditions]
+        costs = [
+            sum(width(path) for top, path in needs(one).items() if top not in have) for one in conditions
+        ]
         # Over a network everything cheap comes in one round; what needs no data at all is always tested first.
         bound_cost = min(costs)
         if snapshot.suspends and bound_cost > 0:
@@ -266,4 +276,9 @@ def _fixed_width(kind: pa.DataType) -> bool:
         return _fixed_width(kind.value_type)
     if types.is_struct(kind):
         return all(_fixed_width(kind.field(i).type) for i in range(kind.num_fields))
-    return types.is_primitive(kind) or types.is_fixed_size_binary(kind) or types.is_boolean(kind) or types.is_decimal(kind)
+    return bool(
+        types.is_primitive(kind)
+        or types.is_fixed_size_binary(kind)
+        or types.is_boolean(kind)
+        or types.is_decimal(kind)
+    )

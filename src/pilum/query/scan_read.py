@@ -118,19 +118,19 @@ def _counts(group: UnitGroup, rows: I64 | None) -> list[int]:
 async def select_rows(scan: Scan, group: UnitGroup, bodies: Bodies) -> Selection:
     """The live rows of a group that pass the filter of a scan."""
     snapshot = scan.snapshot
+    alive: Bools | None
     if not scan.stages:
         if snapshot.suspends and any(unit.fragment.deletion_file is not None for unit in group.units):
             # The deletions and the metadata of the files are asked for together.
-            alive, _ = await gather(
-                [live_mask(snapshot, group), open_group(snapshot, group, scan.late, bodies)], suspends=True
-            )
+            both = [live_mask(snapshot, group), open_group(snapshot, group, scan.late, bodies)]
+            alive = (await gather(both, suspends=True))[0]
         else:
             alive = await live_mask(snapshot, group)
         if alive is None or scan.request.include_deleted_rows:
             return Selection(None, None, False, alive)
         rows = np.flatnonzero(alive)
         return Selection(rows, None, len(rows) <= _FEW * group.num_rows, alive)
-    alive: Bools | None = None
+    alive = None
     mask: Bools | None = None
     positions: I64 | None = None
     held: pa.RecordBatch | None = None

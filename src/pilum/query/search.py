@@ -26,6 +26,7 @@ from pilum.encoding.kernels.distance import top_k
 from pilum.errors import InvalidInputError
 from pilum.io import current_runtime
 from pilum.query.fragment_batch import open_fragments, read_decoded
+from pilum.query.late import parse_filter
 from pilum.query.metrics import ScanMetrics
 from pilum.query.ordering import TopRows
 from pilum.query.projection import DISTANCE, QUERY_INDEX, Projection, resolve, stored_columns
@@ -33,17 +34,17 @@ from pilum.query.request import Nearest, ScanRequest
 from pilum.query.scan_plan import Scan, plan_scan, readahead
 from pilum.query.scan_read import live_mask, read_columns, select_rows, true_mask
 from pilum.query.snapshot import Snapshot
-from pilum.query.system import row_ids_of, system_columns
-from pilum.query.take import take_stored
+from pilum.query.system import system_columns
+from pilum.query.take import take_addresses
 from pilum.query.units import UnitGroup, group_units, plan_units, rows_for
 from pilum.query.vector_column import VectorColumn
 from pilum.schema import Schema
 
-__all__ = ["Search", "plan_search", "search"]
+__all__ = ["Search", "plan_search", "search", "search_groups"]
 
 # Units searched in one go: enough that what is done once a group does not count, few enough that their bytes
 # are still in the processor's cache when the distances are computed.
-_GROUP_BYTES = 2 << 20
+_GROUP_BYTES = 4 << 20
 _GROUP_UNITS = 32
 
 F32 = npt.NDArray[np.float32]
@@ -111,7 +112,9 @@ def plan_search(snapshot: Snapshot, request: ScanRequest) -> Search:
     field = schema.fields[names.index(nearest.column)]
     metric, queries, batch = VectorColumn.prepare(field, nearest.query, nearest.metric)
     if batch and QUERY_INDEX in names:
-        raise InvalidInputError(f"nearest: a batch of queries makes a column {QUERY_INDEX!r}, the table has one")
+        raise InvalidInputError(
+            f"nearest: a batch of queries makes a column {QUERY_INDEX!r}, the table has one"
+        )
     projection = resolve(
         schema,
         request.columns,
@@ -124,11 +127,11 @@ def plan_search(snapshot: Snapshot, request: ScanRequest) -> Search:
         raise InvalidInputError(f"nearest: column {QUERY_INDEX!r} exists for a batch of queries only")
     before, after, bound = None, None, None
     if request.filter is not None and request.prefilter:
-        before = plan_scan(snapshot, ScanRequest(columns=[], filter=request.filter, fragment_ids=request.fragment_ids))
+        before = plan_scan(
+            snapshot, ScanRequest(columns=[], filter=request.filter, fragment_ids=request.fragment_ids)
+        )
         bound = before.filter
     elif request.filter is not None:
-        from pilum.query.binding import parse_filter  # sqlglot takes 100 ms to import
-
         after = bound = parse_filter(request.filter, schema, distance=True)
     for ordering in request.order_by:
         if ordering.column_name not in projection.schema.names:
@@ -182,9 +185,9 @@ async def search(plan: Search) -> pa.Table:
 
 async def _take(plan: Search, addresses: U64, schema: Schema, step: str) -> pa.RecordBatch:
     if plan.metrics is None or not len(addresses):
-        return await take_stored(plan.snapshot, addresses, schema)
+        return await take_addresses(plan.snapshot, addresses, schema)
     with plan.metrics.step(step, [int(addresses[0]) >> 32]) as measured:
-        batch = await take_stored(plan.snapshot, addresses, schema)
+        batch = await take_addresses(plan.snapshot, addresses, schema)
         measured.rows = batch.num_rows
     return batch
 
@@ -208,7 +211,10 @@ async def _best_rows(plan: Search) -> list[_Best]:
             return await _best_of_group(plan, group, k)
 
     stream = current_runtime().map_ordered(
-        best_of, _groups(plan), window=readahead(plan.snapshot, plan.request), suspends=plan.snapshot.suspends
+        best_of,
+        search_groups(plan),
+        window=readahead(plan.snapshot, plan.request),
+        suspends=plan.snapshot.suspends,
     )
     async with aclosing(stream):
         parts = [part async for part in stream]
@@ -225,7 +231,7 @@ def _merged(parts: Sequence[_Best], k: int) -> _Best:
     return _Best(distances[order], addresses[order], ids[order])
 
 
-def _groups(plan: Search) -> Sequence[UnitGroup]:
+def search_groups(plan: Search) -> Sequence[UnitGroup]:
     """The units of all fragments in groups; kept with the snapshot, since every query over it has the same."""
     snapshot, ids = plan.snapshot, plan.request.fragment_ids
     rows = rows_for(plan.vector.row_bytes, 8192)
@@ -300,7 +306,7 @@ async def _best_of(
     addresses = group.addresses(best if rows is None else rows[best])
     if not stable:
         return _Best(found[best], addresses, addresses)
-    ids = await row_ids_of(plan.snapshot, addresses)
+    ids = await plan.snapshot.row_ids(addresses)
     order = np.lexsort((ids, found[best]))[:k]
     return _Best(found[best][order], addresses[order], ids[order])
 

@@ -16,10 +16,22 @@ import numpy.typing as npt
 from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.file import Session
 from pilum.io import Store
-from pilum.table import Fragment, Manifest, read_deletions
-from pilum.table.lineage import VersionSequence, created_versions, updated_versions
-from pilum.table.row_id_index import RowIdIndex, load_row_id_index, read_row_ids
-from pilum.table.row_ids import RowIdSequence
+from pilum.query.rows import by_fragment
+from pilum.table import (
+    DataFile,
+    Fragment,
+    Manifest,
+    RowIdIndex,
+    RowIdSequence,
+    created_versions,
+    data_file_location,
+    load_row_id_index,
+    open_location,
+    read_deletions,
+    read_row_ids,
+    updated_versions,
+)
+from pilum.table.lineage import VersionSequence
 
 __all__ = ["Snapshot"]
 
@@ -41,6 +53,22 @@ class Snapshot:
         """Whether reads may wait for the network (False: local disk and memory)."""
         return self.store.suspends
 
+    def place_of(self, file: DataFile) -> tuple[Store, str]:
+        """The store and key of a data file, which may lie in a base path.
+
+        Raises:
+            CorruptFileError: it names a base path that the version does not have.
+        """
+        if file.base_id is None:
+            return self.store, "data/" + file.path
+        location = data_file_location(self.store.uri, self.manifest, file)
+        key = ("store", location.uri)
+        store: Store | None = self.plans.get(key)
+        if store is None:
+            # One object for each base: reads of many files are joined by their store.
+            store = self.plans.setdefault(key, open_location(self.store, location.uri))
+        return store, location.key
+
     async def deletions(self, fragment: Fragment) -> npt.NDArray[Any]:
         """Sorted physical offsets of the deleted rows of a fragment; loaded once per session."""
         deletion = fragment.deletion_file
@@ -49,9 +77,42 @@ class Snapshot:
         key = (self.store.uri, "deletions", fragment.id, deletion)
         found: npt.NDArray[Any] | None = self.session.cache.get(key)
         if found is None:
-            found = await read_deletions(self.store, fragment)
+            found = await read_deletions(self.store, fragment, bases=self.manifest.base_paths)
             self.session.cache.put(key, found, found.nbytes)
         return found
+
+    async def row_ids(self, addresses: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """Row ids of rows at some addresses; without stable row ids the address is the id."""
+        if not self.manifest.uses_stable_row_ids:
+            return addresses
+        ids = np.empty(len(addresses), dtype=np.uint64)
+        for owner, where, offsets in by_fragment(addresses):
+            ids[where] = (await self._sequence(self.fragment(owner))).take(offsets)
+        return ids
+
+    async def _sequence(self, fragment: Fragment) -> RowIdSequence:
+        key = (self.store.uri, "row ids", fragment.id, fragment.row_ids)
+        found: RowIdSequence | None = self.session.cache.get(key)
+        if found is None:
+            found = await read_row_ids(self.store, fragment)
+            self.session.cache.put(key, found, 200 + found.starts.nbytes + found.lengths.nbytes)
+        return found
+
+    async def row_id_index(self) -> RowIdIndex:
+        """From stable row ids to addresses; built once for a snapshot."""
+        index: RowIdIndex | None = self.plans.get("row id index")
+        if index is None:
+            index = await load_row_id_index(self.store, self.manifest, self.deletions)
+            self.plans["row id index"] = index
+        return index
+
+    async def created_at(self, fragment: Fragment) -> VersionSequence:
+        """The version that created each row of a fragment."""
+        return created_versions(fragment, self.store.uri)
+
+    async def updated_at(self, fragment: Fragment) -> VersionSequence:
+        """The version that last changed each row of a fragment."""
+        return updated_versions(fragment, self.store.uri)
 
     def fragment(self, fragment_id: int) -> Fragment:
         """The fragment with this id.
@@ -91,32 +152,6 @@ class Snapshot:
                     "scanned, but an address does not say which row it means"
                 )
             self.plans["by_id"] = found
-        return found
-
-    async def row_ids(self, fragment: Fragment) -> RowIdSequence:
-        """The stable row ids of a fragment; decoded once per session."""
-        key = (self.store.uri, "row ids", fragment.id, hash(fragment.row_ids), fragment.physical_rows)
-        found: RowIdSequence | None = self.session.cache.get(key)
-        if found is None:
-            found = await read_row_ids(self.store, fragment)
-            self.session.cache.put(key, found, 24 * len(found.starts) + 200)
-        return found
-
-    async def created_at(self, fragment: Fragment) -> VersionSequence:
-        """The version that created each row of a fragment."""
-        return created_versions(fragment, self.store.uri)
-
-    async def updated_at(self, fragment: Fragment) -> VersionSequence:
-        """The version that last changed each row of a fragment."""
-        return updated_versions(fragment, self.store.uri)
-
-    async def row_id_index(self) -> RowIdIndex:
-        """From stable row ids to addresses; built once per version and session."""
-        key = (self.store.uri, "row id index", self.manifest.version)
-        found: RowIdIndex | None = self.session.cache.get(key)
-        if found is None:
-            found = await load_row_id_index(self.store, self.manifest, self.deletions)
-            self.session.cache.put(key, found, 24 * len(found.first_ids) + 200)
         return found
 
     def select(self, fragment_ids: tuple[int, ...] | None) -> tuple[Fragment, ...]:

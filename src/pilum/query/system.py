@@ -13,14 +13,15 @@ addresses, in any order, fragment by fragment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pilum.errors import InvalidInputError
+from pilum.query.rows import by_fragment
 
 if TYPE_CHECKING:
     from pilum.query.snapshot import Snapshot
@@ -34,8 +35,6 @@ __all__ = [
     "ROW_OFFSET",
     "SYSTEM_TYPES",
     "UPDATED_AT",
-    "by_fragment",
-    "row_ids_of",
     "system_columns",
 ]
 
@@ -53,33 +52,6 @@ SYSTEM_TYPES: Mapping[str, pa.DataType] = dict.fromkeys(
 )
 
 U64 = npt.NDArray[np.uint64]
-_LOW = np.uint64(0xFFFFFFFF)
-
-
-def by_fragment(addresses: U64) -> Iterator[tuple[int, Any, npt.NDArray[np.int64]]]:
-    """(fragment id, where in ``addresses`` its rows are, their physical offsets) for each fragment."""
-    owners = addresses >> np.uint64(32)
-    offsets = (addresses & _LOW).astype(np.int64)
-    if len(owners) == 0:
-        return
-    if np.all(owners[1:] >= owners[:-1]):
-        edges = [0, *(np.flatnonzero(owners[1:] != owners[:-1]) + 1).tolist(), len(owners)]
-        for low, high in zip(edges, edges[1:], strict=False):
-            yield int(owners[low]), slice(low, high), offsets[low:high]
-        return
-    for owner in np.unique(owners).tolist():
-        where = np.flatnonzero(owners == owner)
-        yield owner, where, offsets[where]
-
-
-async def row_ids_of(snapshot: Snapshot, addresses: U64) -> U64:
-    """The row ids of rows by address."""
-    if not snapshot.manifest.uses_stable_row_ids:
-        return addresses
-    ids = np.empty(len(addresses), np.uint64)
-    for owner, where, offsets in by_fragment(addresses):
-        ids[where] = (await snapshot.row_ids(snapshot.fragment(owner))).take(offsets)
-    return ids
 
 
 async def system_columns(
@@ -102,7 +74,7 @@ async def system_columns(
         if name == ROW_ADDRESS:
             columns[name] = pa.array(addresses, pa.uint64(), mask=deleted)
         elif name == ROW_ID:
-            columns[name] = pa.array(await row_ids_of(snapshot, addresses), pa.uint64(), mask=deleted)
+            columns[name] = pa.array(await snapshot.row_ids(addresses), pa.uint64(), mask=deleted)
         elif name in SYSTEM_TYPES:
             columns[name] = pa.array(await _per_fragment(snapshot, addresses, name))
     return columns

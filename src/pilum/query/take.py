@@ -22,9 +22,9 @@ from pilum.errors import InvalidInputError
 from pilum.io import current_runtime
 from pilum.query.fragment_reader import FragmentReader
 from pilum.query.projection import Projection
-from pilum.query.rows import live_to_physical, locate
+from pilum.query.rows import by_fragment, live_to_physical, locate
 from pilum.query.snapshot import Snapshot
-from pilum.query.system import by_fragment, system_columns
+from pilum.query.system import system_columns
 from pilum.schema import Schema
 from pilum.table import Fragment
 
@@ -34,7 +34,7 @@ __all__ = [
     "take_addresses",
     "take_positions",
     "take_row_ids",
-    "take_stored",
+    "take_rows",
 ]
 
 U64 = npt.NDArray[np.uint64]
@@ -57,9 +57,7 @@ async def take_positions(
         InvalidInputError: a position is at or past the number of rows.
         OverflowError: a position is negative.
     """
-    return await take_addresses(
-        snapshot, await addresses_of_positions(snapshot, fragments, positions), projection
-    )
+    return await take_rows(snapshot, await addresses_of_positions(snapshot, fragments, positions), projection)
 
 
 async def take_row_ids(snapshot: Snapshot, row_ids: U64, projection: Projection) -> pa.Table:
@@ -68,12 +66,12 @@ async def take_row_ids(snapshot: Snapshot, row_ids: U64, projection: Projection)
     Raises:
         InvalidInputError: without stable row ids: an ascending list names a fragment that does not exist.
     """
-    return await take_addresses(snapshot, await addresses_of_ids(snapshot, row_ids), projection)
+    return await take_rows(snapshot, await addresses_of_ids(snapshot, row_ids), projection)
 
 
-async def take_addresses(snapshot: Snapshot, addresses: U64, projection: Projection) -> pa.Table:
+async def take_rows(snapshot: Snapshot, addresses: U64, projection: Projection) -> pa.Table:
     """Rows by address, in request order."""
-    stored = await take_stored(snapshot, addresses, projection.read)
+    stored = await take_addresses(snapshot, addresses, projection.read)
     made = await system_columns(snapshot, addresses, projection.system)
     return pa.Table.from_batches([projection.build(stored, made)], schema=projection.schema)
 
@@ -132,7 +130,7 @@ async def addresses_of_ids(snapshot: Snapshot, row_ids: U64) -> U64:
     return row_ids if keep.all() else row_ids[keep]
 
 
-async def take_stored(snapshot: Snapshot, addresses: U64, schema: Schema) -> pa.RecordBatch:
+async def take_addresses(snapshot: Snapshot, addresses: U64, schema: Schema) -> pa.RecordBatch:
     """Stored columns of the rows at ``addresses``, in that order; duplicates are re-expanded.
 
     Raises:
@@ -171,7 +169,9 @@ def _group(snapshot: Snapshot, addresses: U64) -> list[_Group]:
     groups = []
     for owner, _, offsets in by_fragment(addresses):
         if not snapshot.has_fragment(owner):
-            raise InvalidInputError(f"row address {(owner << 32) + int(offsets[0])}: fragment {owner} is missing")
+            raise InvalidInputError(
+                f"row address {(owner << 32) + int(offsets[0])}: fragment {owner} is missing"
+            )
         fragment = snapshot.fragment(owner)
         if int(offsets[-1]) >= fragment.physical_rows:
             raise InvalidInputError(

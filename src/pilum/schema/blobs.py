@@ -33,9 +33,7 @@ def with_descriptors(schema: Schema) -> Schema:
 def _described(field: Field) -> Field:
     if field.is_blob and field.logical_type != "struct":
         members = tuple(Field(-1, name, "uint64", parent_id=field.id) for name in _MEMBERS)
-        return Field(
-            field.id, field.name, "struct", field.nullable, field.metadata, members, field.parent_id
-        )
+        return Field(field.id, field.name, "struct", field.nullable, field.metadata, members, field.parent_id)
     if not field.children or field.is_leaf:
         return field
     return field.with_children(tuple(map(_described, field.children)))

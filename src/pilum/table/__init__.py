@@ -1,9 +1,12 @@
 """The table: versions, manifests, transactions and commits.
 
 A table is a folder in which every version is one immutable manifest.  This room reads and writes manifests
-(`manifest_file`, `codec`), finds versions (`versions`), turns one version into the next (`operations`,
-`build`), decides which concurrent changes can stand together (`conflicts`, `rebase`) and publishes the result
-(`commit`).  It also keeps the deletion vectors.  What is inside a data file is not its business.
+(`manifest_file`, `codec`), finds versions (`versions`, `history`), turns one version into the next
+(`operations`, `build`), decides which concurrent changes can stand together (`conflicts`, `rebase`) and
+publishes the result (`commit`).  It keeps the deletion vectors (`deletions`), the stable row ids and row
+versions (`row_ids`, `row_id_index`, `lineage`), tags, branches and clones (`references`, `cloning`), knows where
+files lie (`locations`), and cleans up and checks (`maintenance`, `validation`).  What is inside a data file is
+not its business.
 """
 
 from pilum.table.cloning import deep_clone, shallow_clone
@@ -12,10 +15,10 @@ from pilum.table.deletions import read_deletions, write_deletions
 from pilum.table.file_lists import FileInfo, all_files, tracked_files
 from pilum.table.files import TrackedFile, files_of
 from pilum.table.folder_store import FolderStore, folder_of
+from pilum.table.fragment_json import fragment_from_json, fragment_to_json
 from pilum.table.history import (
     VersionInfo,
     describe_versions,
-    migrate_names_to_v2,
     read_transactions,
     summarize,
     version_at,
@@ -29,6 +32,7 @@ from pilum.table.maintenance import (
     cleanup,
     parse_duration,
 )
+from pilum.table.migration import migrate_names_to_v2, migrate_to_stable_row_ids
 from pilum.table.model import (
     BasePath,
     DataFile,
@@ -85,7 +89,7 @@ from pilum.table.references import (
 from pilum.table.refs import Branch, Tag
 from pilum.table.row_id_index import RowIdIndex, build_row_id_index, load_row_id_index, read_row_ids
 from pilum.table.row_ids import RowIdSequence, decode_row_ids, encode_row_ids
-from pilum.table.transaction import Transaction
+from pilum.table.transaction import Transaction, merge_appends
 from pilum.table.validation import find_problems, validate
 from pilum.table.versions import (
     VersionFile,
@@ -167,7 +171,9 @@ __all__ = [
     "find_problems",
     "find_versions",
     "folder_of",
+    "fragment_from_json",
     "fragment_row_ids",
+    "fragment_to_json",
     "get_branch",
     "get_tag",
     "index_details",
@@ -183,7 +189,9 @@ __all__ = [
     "load_version",
     "main_store",
     "max_field_id",
+    "merge_appends",
     "migrate_names_to_v2",
+    "migrate_to_stable_row_ids",
     "new_index",
     "open_location",
     "parse_duration",

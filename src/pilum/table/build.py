@@ -13,10 +13,11 @@ from functools import cache
 
 from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.schema import Schema
-from pilum.table.flags import STABLE_ROW_IDS, TRANSACTION_FILES_DISABLED, compute_flags
-from pilum.table.fragment_codec import check_fragments
+from pilum.table.codec import defer_fragments
+from pilum.table.flags import DELETION_FILES, STABLE_ROW_IDS, TRANSACTION_FILES_DISABLED, compute_flags
+from pilum.table.fragment_codec import check_fragments, encode_fragment
 from pilum.table.model import TOMBSTONE, Fragment, Manifest, WriterVersion
-from pilum.table.operations import Clone, Overwrite
+from pilum.table.operations import Clone, Merge, Overwrite
 from pilum.table.transaction import Transaction
 
 __all__ = ["build_manifest", "writer_version"]
@@ -48,7 +49,8 @@ def build_manifest(
         latest: newest version; None to create the table.
         transaction: already rebased onto ``latest``.
         timestamp_ns: time of the commit, nanoseconds since the epoch.
-        stable_row_ids: rows of a new table get stable ids.
+        stable_row_ids: rows of a new table get stable ids; so do those of an existing one through a merge
+            whose fragments bring them.
         version: number of the new version, by default the next one; a detached version has its own.
 
     Raises:
@@ -64,17 +66,67 @@ def build_manifest(
         latest = Manifest(version=0, schema=Schema((), {}), reader_flags=word, writer_flags=word)
     elif isinstance(operation, Clone):
         raise InvalidInputError("a clone makes a table of its own; there is one already")
-    result = operation.apply(replace(latest, version=version or latest.version + 1))
-    fragments = _in_order(_without_dead_files(result.fragments))
+    elif stable_row_ids and not latest.uses_stable_row_ids and isinstance(operation, Merge):
+        latest = _with_stable_row_ids(latest, operation)
+    number = version or latest.version + 1
+    # A table of very many fragments is not decoded to add a few.
+    encoded = latest.encoded_fragments if operation.only_adds else None
+    if encoded is None:
+        result = operation.apply(replace(latest, version=number))
+        fragments = _in_order(_without_dead_files(result.fragments))
+    else:
+        result = operation.apply(replace(latest, version=number, fragments=()))
+        fragments = _in_order(result.fragments)
+        if fragments and fragments[0].id <= (latest.max_fragment_id or 0):  # ids that were reserved
+            encoded = None
+            fragments = _in_order(latest.fragments + fragments)
     reader_flags, writer_flags = compute_flags(
         previous=result.writer_flags,
-        deletion_files=any(fragment.deletion_file is not None for fragment in fragments),
+        deletion_files=any(fragment.deletion_file is not None for fragment in fragments)
+        or (encoded is not None and bool(latest.reader_flags & DELETION_FILES)),
         config=bool(result.config),
         base_paths=bool(result.base_paths),
     )
     highest = result.max_fragment_id
     if fragments and (highest is None or fragments[-1].id > highest):
         highest = fragments[-1].id
+    _check(fragments, result, reader_flags, writer_flags)
+    disabled = writer_flags & TRANSACTION_FILES_DISABLED
+    built = replace(
+        result,
+        fragments=fragments,
+        timestamp_ns=timestamp_ns,
+        max_fragment_id=highest,
+        reader_flags=reader_flags,
+        writer_flags=writer_flags,
+        transaction_file="" if disabled else transaction.file_name,
+        writer_version=writer_version(),
+    )
+    if encoded is not None:
+        added = [encode_fragment(fragment) for fragment in fragments]
+        defer_fragments(built, [*encoded, *added], f"version {number}")
+    return built
+
+
+def _with_stable_row_ids(latest: Manifest, operation: Merge) -> Manifest:
+    """The table as one whose rows have stable ids, which a merge is about to bring (section 12.2)."""
+    if latest.indices:
+        raise InvalidInputError(
+            f"index {latest.indices[0].name} knows rows by their address; drop the indices before rows get ids"
+        )
+    for fragment in operation.fragments:
+        if fragment.row_ids is None or not fragment.physical_rows:
+            raise InvalidInputError(f"merge: fragment {fragment.id} does not bring the ids of its rows")
+    return replace(
+        latest,
+        reader_flags=latest.reader_flags | STABLE_ROW_IDS,
+        writer_flags=latest.writer_flags | STABLE_ROW_IDS,
+        next_row_id=sum(fragment.physical_rows for fragment in operation.fragments),
+    )
+
+
+def _check(fragments: tuple[Fragment, ...], result: Manifest, reader_flags: int, writer_flags: int) -> None:
+    """Refuse to make a version that readers would refuse."""
     where = f"version {result.version}"
     try:
         check_fragments(fragments, result.data_version, reader_flags, writer_flags, where)
@@ -85,17 +137,6 @@ def build_manifest(
             raise InvalidInputError(
                 f"the commit would make an invalid table: fragment {fragment.id} has no files"
             )
-    disabled = writer_flags & TRANSACTION_FILES_DISABLED
-    return replace(
-        result,
-        fragments=fragments,
-        timestamp_ns=timestamp_ns,
-        max_fragment_id=highest,
-        reader_flags=reader_flags,
-        writer_flags=writer_flags,
-        transaction_file="" if disabled else transaction.file_name,
-        writer_version=writer_version(),
-    )
 
 
 def _in_order(fragments: tuple[Fragment, ...]) -> tuple[Fragment, ...]:

@@ -7,14 +7,12 @@ is lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from google.protobuf.message import DecodeError
-
 from pilum.errors import CorruptFileError, UnsupportedError
-from pilum.proto import file_pb2
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import file_pb2, wire
+from pilum.proto.lazy import table_pb2 as pb
 from pilum.schema import Schema
 from pilum.table import flags
 from pilum.table.fragment_codec import check_fragments, decode_fragments, encode_fragment, named
@@ -28,6 +26,7 @@ __all__ = [
     "decode_base_path",
     "decode_indices",
     "decode_manifest",
+    "defer_fragments",
     "encode_base_path",
     "encode_indices",
     "encode_manifest",
@@ -118,7 +117,7 @@ def split_manifest(data: bytes, where: str) -> ManifestMessage:
         fragments = list(split.fragments)
         split.ClearField("fragments")
         return ManifestMessage(pb.Manifest.FromString(split.SerializeToString()), fragments)
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (wire.DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: the manifest cannot be decoded: {error}") from error
 
 
@@ -136,7 +135,7 @@ def decode_manifest(parts: ManifestMessage, indices: tuple[IndexMetadata, ...], 
     """
     try:
         return _decode(parts.message, parts.fragments, indices, where)
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (wire.DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: the manifest cannot be decoded: {error}") from error
     except (CorruptFileError, UnsupportedError) as error:
         raise named(error, where) from error
@@ -179,19 +178,25 @@ def _decode(
         message.ClearField(name)  # type: ignore[arg-type]
     object.__setattr__(manifest, "extra", message.SerializeToString())
 
-    data_version = manifest.data_version
-
-    def fragments() -> tuple[Fragment, ...]:
-        decoded = decode_fragments(encoded, where)
-        check_fragments(decoded, data_version, reader_flags, writer_flags, where)
-        return decoded
-
-    if len(encoded) <= _EAGER_FRAGMENTS:
-        object.__setattr__(manifest, "fragments", fragments())
+    if len(encoded) > _EAGER_FRAGMENTS:
+        defer_fragments(manifest, encoded, where)
     else:
-        object.__setattr__(manifest, "pending", fragments)
-        object.__delattr__(manifest, "fragments")
+        fragments = decode_fragments(encoded, where)
+        check_fragments(fragments, manifest.data_version, reader_flags, writer_flags, where)
+        object.__setattr__(manifest, "fragments", fragments)
     return manifest
+
+
+def defer_fragments(manifest: Manifest, encoded: Sequence[bytes], where: str) -> None:
+    """Give a new manifest its fragments encoded; they are decoded and checked on first use."""
+    data_version, flags_ = manifest.data_version, (manifest.reader_flags, manifest.writer_flags)
+
+    def decode() -> tuple[Fragment, ...]:
+        fragments = decode_fragments(encoded, where)
+        check_fragments(fragments, data_version, *flags_, where)
+        return fragments
+
+    manifest.defer_fragments(decode, encoded)
 
 
 def _data_version(message: pb.Manifest, encoded: list[bytes], where: str) -> tuple[int, int]:
@@ -285,9 +290,10 @@ def encode_manifest(
         message.index_section = index_section
     if transaction_section is not None:
         message.transaction_section = transaction_section
-    fragments = views().split_manifest(
-        fragments=[encode_fragment(fragment) for fragment in manifest.fragments]
-    )
+    ready = manifest.encoded_fragments
+    if ready is None:
+        ready = [encode_fragment(fragment) for fragment in manifest.fragments]
+    fragments = views().split_manifest(fragments=ready)
     # Concatenated messages merge, and the order of fields on the wire is free.
     encoded: bytes = message.SerializeToString() + fragments.SerializeToString()
     return encoded
@@ -311,7 +317,7 @@ def decode_indices(data: bytes, where: str) -> tuple[IndexMetadata, ...]:
     try:
         section = pb.IndexSection.FromString(data)
         return tuple([decode_index(message) for message in section.indices])
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (wire.DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: the index section cannot be decoded: {error}") from error
 
 

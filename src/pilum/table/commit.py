@@ -29,12 +29,13 @@ from pilum.errors import (
     StoreError,
 )
 from pilum.io import LocalStore, Store, current_runtime
+from pilum.io.durable import HIDDEN
 from pilum.table.build import build_manifest
 from pilum.table.conflicts import conflict_between
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
 from pilum.table.manifest_file import serialize_manifest_file
 from pilum.table.model import Manifest
-from pilum.table.naming import DETACHED_BIT, TRANSACTIONS, VERSION_HINT, NamingScheme, manifest_path
+from pilum.table.naming import DETACHED_BIT, TRANSACTIONS, VERSION_HINT, VERSIONS, NamingScheme, manifest_path
 from pilum.table.operations import Clone, Operation, Overwrite
 from pilum.table.rebase import rebase
 from pilum.table.transaction import Transaction, encode_transaction, new_uuid
@@ -77,7 +78,7 @@ async def commit(
         commit_lock: called with the version about to be published; the context manager it returns is held
             while the manifest is written.
         detached: make a version outside of the history, found only by its number.
-        stable_row_ids: rows of a new table get stable ids.
+        stable_row_ids: rows of a new table get stable ids (see `build_manifest` for an existing one).
         naming: how a new table names its manifests.
         transaction: the complete transaction, when its id is known already; ``read_version``, ``operation``
             and ``properties`` are those of it.
@@ -114,7 +115,9 @@ async def commit(
             )
         rebased = await rebase(store, transaction, latest, history.others)
         try:
-            manifest = build_manifest(latest, rebased.transaction, time.time_ns())
+            manifest = build_manifest(
+                latest, rebased.transaction, time.time_ns(), stable_row_ids=stable_row_ids
+            )
             published = await _publish(store, rebased.transaction, manifest, history.scheme, commit_lock)
         except _CertainlyNotPublished as failure:
             await _discard(store, rebased.written)
@@ -213,9 +216,15 @@ class _History:
             raise InvalidInputError(f"{store.uri}: a detached version is no base for the history")
         if newest == seen:
             if not hasattr(self, "latest"):
-                self.latest = (await load_version(store, newest, self.scheme)).manifest
+                try:
+                    self.latest = (await load_version(store, newest, self.scheme)).manifest
+                except NotFoundError:
+                    if (await find_versions(store)).versions[-1:] == [newest]:
+                        raise
+                    # Since the listing others have committed, and removed this version.
+                    return await self.catch_up(store, transaction)
                 check_writable(self.latest.writer_flags, store.uri)
-            return
+            return None
         if newest - seen != len(versions) - bisect.bisect_right(versions, seen):
             raise CommitConflictError(
                 f"{store.uri}: versions after {seen} are gone, so the changes since then cannot be checked; "
@@ -244,6 +253,7 @@ class _History:
                 self.latest = file.manifest
         self._seen = newest
         check_writable(self.latest.writer_flags, store.uri)
+        return None
 
 
 async def _check_against(store: Store, transaction: Transaction, file: VersionFile) -> Operation:
@@ -356,10 +366,17 @@ async def _discard(store: Store, paths: list[str]) -> None:
 
 
 async def _write_hint(store: Store, version: int) -> None:
-    """Leave the newest version number where stores without an ordered listing look for it; best effort."""
+    """Leave the newest version number where stores without an ordered listing look for it; best effort.
+
+    Nobody depends on it, so it is not synced to disk, which would be a third of the time of a commit.
+    """
     if isinstance(store, LocalStore) and _hint_enabled():
-        with contextlib.suppress(PilumError, OSError):
-            await store.put(VERSION_HINT, b'{"version":%d}' % version)
+        path = os.path.join(store.uri, VERSION_HINT)
+        temporary = os.path.join(store.uri, VERSIONS, f"{HIDDEN}{secrets.token_hex(8)}.tmp")
+        with contextlib.suppress(OSError):
+            with open(temporary, "xb") as file:  # noqa: ASYNC230
+                file.write(b'{"version":%d}' % version)
+            os.replace(temporary, path)
 
 
 async def _clean_up(store: Store, manifest: Manifest) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pilum.io import Bytes, LocalStore, ObjectInfo, ObjectWriter, Range, Store
-from pilum.io.store import Infos, Pieces
+from pilum.io.store import Infos, Names, Pieces
 
 __all__ = ["FolderStore", "folder_of"]
 
@@ -71,6 +71,9 @@ class FolderStore(Store):
 
     async def list(self, prefix: str) -> Infos:
         return [self._own(info) for info in await self.parent.list(self._key(prefix))]
+
+    async def list_names(self, folder: str) -> Names:
+        return await self.parent.list_names(self._key(folder))
 
     async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
         await self.parent.put(self._key(path), data, if_absent=if_absent)

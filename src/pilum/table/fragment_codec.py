@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from pilum.errors import CorruptFileError, UnsupportedError
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import table_pb2 as pb
+from pilum.proto.lazy import wire
 from pilum.table import flags
 from pilum.table.model import (
     ARROW_ARRAY,
@@ -62,7 +61,7 @@ def decode_fragments(encoded: Sequence[bytes], where: str) -> tuple[Fragment, ..
         if fast is not None:
             return fast
         return tuple([decode_fragment(pb.DataFragment.FromString(one), one) for one in encoded])
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (wire.DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: a fragment cannot be decoded: {error}") from error
     except CorruptFileError as error:
         raise named(error, where) from error

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.errors import CorruptFileError, InvalidInputError
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import table_pb2 as pb
 from pilum.table.model import IndexMetadata, Manifest
 from pilum.table.roaring import decode_roaring, encode_roaring
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError
 
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import table_pb2 as pb
+from pilum.proto.lazy import wire
 from pilum.table.model import Fragment
 from pilum.table.roaring import decode_roaring
 from pilum.table.row_ids import MAX_ROWS, RowIdSequence, decode_row_ids, encode_row_ids, segment_length
@@ -89,7 +89,7 @@ def decode_versions(data: bytes, rows: int, where: str) -> VersionSequence:
     """
     try:
         message = pb.RowDatasetVersionSequence.FromString(data)
-    except DecodeError as error:
+    except wire.DecodeError as error:
         raise CorruptFileError(f"{where}: the row versions cannot be decoded: {error}") from error
     lengths = np.array([segment_length(run.span, f"{where}: row versions") for run in message.runs], np.int64)
     if int(lengths.sum()) != rows:

@@ -10,7 +10,7 @@ until someone needs them.  So a commit loses nothing that a newer writer put the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any, TypeVar
 
@@ -208,6 +208,8 @@ class Manifest:
         indices: index entries, carried from version to version.
         extra: encoded rest of the message, carried through.
         stored_schema: a schema and its encoded form, reused as long as ``schema`` is that very object.
+        pending: decodes ``fragments``; None when that has been done.
+        encoded_fragments: the messages of ``fragments`` where these are decoded on first use.
     """
 
     version: int
@@ -231,6 +233,7 @@ class Manifest:
     pending: Callable[[], tuple[Fragment, ...]] | None = field(
         default=None, init=False, repr=False, compare=False
     )
+    encoded_fragments: Sequence[bytes] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __getattr__(self, name: str) -> Any:
         # Reached only when a slot is empty, which is how `codec` leaves `fragments`.
@@ -253,6 +256,12 @@ class Manifest:
     def uses_stable_row_ids(self) -> bool:
         """Whether rows keep their id when they move."""
         return bool(self.reader_flags & 2)
+
+    def defer_fragments(self, decode: Callable[[], tuple[Fragment, ...]], encoded: Sequence[bytes]) -> None:
+        """Leave the fragments encoded until they are used; only for a manifest that nobody else has yet."""
+        object.__setattr__(self, "pending", decode)
+        object.__setattr__(self, "encoded_fragments", encoded)
+        object.__delattr__(self, "fragments")
 
     def fragment_by_id(self) -> dict[int, Fragment]:
         """Fragments by their id."""

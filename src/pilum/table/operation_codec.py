@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pilum.errors import CorruptFileError, UnsupportedError
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import table_pb2 as pb
 from pilum.schema import Schema
 from pilum.table import operations as ops
 from pilum.table.codec import decode_base_path, encode_base_path

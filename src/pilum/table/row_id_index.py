@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.io import Store, current_runtime
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import table_pb2 as pb
 from pilum.table.deletions import read_deletions
 from pilum.table.lineage import fragment_row_ids
 from pilum.table.model import Fragment, Manifest

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError
 
 from pilum.errors import CorruptFileError
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import table_pb2 as pb
+from pilum.proto.lazy import wire
 
 __all__ = ["MAX_ROWS", "RowIdSequence", "decode_row_ids", "encode_row_ids", "segment_length"]
 
@@ -171,7 +171,7 @@ def decode_row_ids(data: bytes, where: str, *, rows: int | None = None) -> RowId
     """
     try:
         message = pb.RowIdSequence.FromString(data)
-    except DecodeError as error:
+    except wire.DecodeError as error:
         raise CorruptFileError(f"{where}: the row ids cannot be decoded: {error}") from error
     parts = []
     total = 0

@@ -8,19 +8,19 @@ operation still stands.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from google.protobuf.message import DecodeError
-
-from pilum.errors import CorruptFileError
-from pilum.proto import table_pb2 as pb
+from pilum.errors import CorruptFileError, InvalidInputError
+from pilum.proto.lazy import table_pb2 as pb
+from pilum.proto.lazy import wire
 from pilum.table.fragment_codec import named
+from pilum.table.model import Fragment
 from pilum.table.naming import transaction_file_name
 from pilum.table.operation_codec import decode_operation, encode_operation
-from pilum.table.operations import Opaque, Operation
+from pilum.table.operations import Append, Opaque, Operation
 
-__all__ = ["Transaction", "decode_transaction", "encode_transaction", "new_uuid"]
+__all__ = ["Transaction", "decode_transaction", "encode_transaction", "merge_appends", "new_uuid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,28 @@ def decode_transaction(data: bytes, where: str) -> Transaction:
             properties=dict(message.transaction_properties),
             tag=message.tag,
         )
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (wire.DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: the transaction cannot be decoded: {error}") from error
     except CorruptFileError as error:
         raise named(error, where) from error
+
+
+def merge_appends(transactions: Sequence[Transaction]) -> Transaction:
+    """One transaction in place of several that append.
+
+    It is computed on the oldest version that any of them was computed on.
+
+    Raises:
+        InvalidInputError: there is none, or one does something else.
+    """
+    if not transactions:
+        raise InvalidInputError("no transactions to commit")
+    fragments: list[Fragment] = []
+    properties: dict[str, str] = {}
+    for one in transactions:
+        if not isinstance(one.operation, Append):
+            raise InvalidInputError(f"only appends can be committed together, not {one.operation.kind}")
+        fragments += one.operation.fragments
+        properties |= one.properties
+    oldest = min(one.read_version for one in transactions)
+    return Transaction(oldest, new_uuid(), Append(tuple(fragments)), properties)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pilum.errors import CorruptFileError, NotFoundError
+from pilum.file.late import prepare
 from pilum.io import Store
 from pilum.table.legacy import has_trusted_counts, with_counts
 from pilum.table.manifest_file import ManifestFile, parse_manifest_file
@@ -56,8 +57,7 @@ async def find_versions(store: Store) -> VersionListing:
     Raises:
         CorruptFileError: both naming schemes lie side by side.
     """
-    found = await store.list(VERSIONS)
-    return read_listing((one.path.rpartition("/")[2] for one in found), store.uri)
+    return read_listing(await store.list_names(VERSIONS), store.uri)
 
 
 async def list_versions(store: Store) -> list[int]:
@@ -99,6 +99,7 @@ async def load_version(store: Store, version: int, scheme: NamingScheme | None =
     Raises:
         NotFoundError, CorruptFileError, UnsupportedError: see `load_manifest`.
     """
+    prepare()
     if not 0 < version < 1 << 64:
         raise NotFoundError(f"{store.uri} has no version {version}: versions start at 1")
     schemes = [NamingScheme.V2, NamingScheme.V1] if scheme is None else [scheme]

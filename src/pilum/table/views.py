@@ -16,11 +16,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
 __all__ = ["Views", "views"]
-
-_Field = descriptor_pb2.FieldDescriptorProto
 
 
 class Views(NamedTuple):
@@ -34,6 +30,9 @@ class Views(NamedTuple):
 @functools.cache
 def views() -> Views:
     """The view classes, built on first use (0.3 ms)."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="pilum/table/views.proto", package="pilum.views", syntax="proto3"
     )
@@ -41,39 +40,39 @@ def views() -> Views:
     def message(name: str, *declared: tuple[int, str, int, str]) -> None:
         added = file.message_type.add(name=name)
         for number, field_name, kind, extra in declared:
-            entry = added.field.add(name=field_name, number=number, type=kind, label=_Field.LABEL_OPTIONAL)
+            entry = added.field.add(name=field_name, number=number, type=kind, label=kinds.LABEL_OPTIONAL)
             if extra.startswith("repeated"):
-                entry.label = _Field.LABEL_REPEATED
+                entry.label = kinds.LABEL_REPEATED
             elif extra == "optional":
                 entry.proto3_optional = True
                 entry.oneof_index = len(added.oneof_decl)
                 added.oneof_decl.add(name=f"_{field_name}")
-            if kind == _Field.TYPE_MESSAGE:
+            if kind == kinds.TYPE_MESSAGE:
                 entry.type_name = ".pilum.views." + extra.removeprefix("repeated ")
 
-    message("SplitManifest", (2, "fragments", _Field.TYPE_BYTES, "repeated"))
+    message("SplitManifest", (2, "fragments", kinds.TYPE_BYTES, "repeated"))
     data_file = (
-        (1, "path", _Field.TYPE_STRING, ""),
-        (2, "fields", _Field.TYPE_BYTES, ""),
-        (3, "column_indices", _Field.TYPE_BYTES, ""),
-        (4, "major", _Field.TYPE_UINT32, ""),
-        (5, "minor", _Field.TYPE_UINT32, ""),
-        (6, "size", _Field.TYPE_UINT64, ""),
+        (1, "path", kinds.TYPE_STRING, ""),
+        (2, "fields", kinds.TYPE_BYTES, ""),
+        (3, "column_indices", kinds.TYPE_BYTES, ""),
+        (4, "major", kinds.TYPE_UINT32, ""),
+        (5, "minor", kinds.TYPE_UINT32, ""),
+        (6, "size", kinds.TYPE_UINT64, ""),
     )
     fragment = (
-        (1, "id", _Field.TYPE_UINT64, ""),
-        (3, "deletion_file", _Field.TYPE_BYTES, ""),
-        (4, "physical_rows", _Field.TYPE_UINT64, ""),
-        (5, "row_ids", _Field.TYPE_BYTES, ""),
-        (7, "last_updated_at", _Field.TYPE_BYTES, ""),
-        (9, "created_at", _Field.TYPE_BYTES, ""),
+        (1, "id", kinds.TYPE_UINT64, ""),
+        (3, "deletion_file", kinds.TYPE_BYTES, ""),
+        (4, "physical_rows", kinds.TYPE_UINT64, ""),
+        (5, "row_ids", kinds.TYPE_BYTES, ""),
+        (7, "last_updated_at", kinds.TYPE_BYTES, ""),
+        (9, "created_at", kinds.TYPE_BYTES, ""),
     )
     message("SimpleFile", *data_file)
-    message("SimpleFragment", (2, "file", _Field.TYPE_MESSAGE, "SimpleFile"), *fragment)
-    message("SimpleFragments", (2, "fragments", _Field.TYPE_MESSAGE, "repeated SimpleFragment"))
-    message("DataFileView", *data_file, (7, "base_id", _Field.TYPE_UINT32, "optional"))
-    message("FragmentView", (2, "files", _Field.TYPE_MESSAGE, "repeated DataFileView"), *fragment)
-    message("FragmentsView", (2, "fragments", _Field.TYPE_MESSAGE, "repeated FragmentView"))
+    message("SimpleFragment", (2, "file", kinds.TYPE_MESSAGE, "SimpleFile"), *fragment)
+    message("SimpleFragments", (2, "fragments", kinds.TYPE_MESSAGE, "repeated SimpleFragment"))
+    message("DataFileView", *data_file, (7, "base_id", kinds.TYPE_UINT32, "optional"))
+    message("FragmentView", (2, "files", kinds.TYPE_MESSAGE, "repeated DataFileView"), *fragment)
+    message("FragmentsView", (2, "fragments", kinds.TYPE_MESSAGE, "repeated FragmentView"))
 
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)

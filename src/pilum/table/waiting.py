@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 
@@ -22,6 +21,8 @@ async def pause(seconds: float) -> None:
         # Nothing else runs on this thread, and awaiting would need a loop.
         time.sleep(seconds)  # noqa: ASYNC251
     else:
+        import asyncio
+
         await asyncio.sleep(seconds)
 
 

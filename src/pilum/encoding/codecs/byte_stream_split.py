@@ -7,14 +7,12 @@ Only in mini-block position.  It does not compress by itself; it prepares for `g
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
 from pilum.encoding.blocks import Block, FixedBlock
 from pilum.encoding.codecs.base import CE, ChunkSet, Codec, EncodeOptions, Ints, MiniBlockEncoded
 from pilum.encoding.codecs.flat import chunk_counts, flat_bits, flat_ce, values_per_chunk
-from pilum.encoding.kernels import ranges
+from pilum.encoding.kernels import ranges, transpose
 from pilum.errors import CorruptFileError, InvalidInputError
 
 __all__ = ["CODEC"]
@@ -44,9 +42,7 @@ class ByteStreamSplitCodec(Codec):
                 f"byte-stream-split chunk {at}: {int(chunks.sizes[at])} bytes for {int(counts[at])} values"
             )
         data = ranges.gather(chunks.data, chunks.starts, chunks.sizes)
-        out = np.empty(total * width, np.uint8)
-        _transpose(data, out, counts, width, split=False)
-        return FixedBlock(8 * width, out, total)
+        return FixedBlock(8 * width, transpose.join(data, counts, width), total)
 
     def encode_miniblock(self, block: Block, options: EncodeOptions) -> MiniBlockEncoded:
         if not isinstance(block, FixedBlock) or block.bits not in (32, 64):
@@ -55,33 +51,10 @@ class ByteStreamSplitCodec(Codec):
 
         width = block.bits // 8
         counts = chunk_counts(block.count, values_per_chunk(width, options.max_values))
-        out = np.empty(block.count * width, np.uint8)
-        _transpose(block.data, out, counts, width, split=True)
+        out = transpose.split(block.data[: block.count * width], counts, width)
         message = encodings_pb2.ByteStreamSplit(values=flat_ce(block.bits))
         ce = encodings_pb2.CompressiveEncoding(byte_stream_split=message)
         return MiniBlockEncoded([out], [counts * width], counts, ce)
-
-
-def _transpose(
-    src: np.ndarray[tuple[int], np.dtype[np.uint8]],
-    dst: np.ndarray[tuple[int], np.dtype[np.uint8]],
-    counts: Ints,
-    width: int,
-    *,
-    split: bool,
-) -> None:
-    """Transpose each chunk; chunks of equal count that follow each other are done at once."""
-    if not len(counts):
-        return
-    edges = np.concatenate([[0], np.flatnonzero(np.diff(counts)) + 1, [len(counts)]]).tolist()
-    at = 0
-    for low, high in pairwise(edges):
-        count, chunks = int(counts[low]), high - low
-        size = chunks * count * width
-        shape = (chunks, count, width) if split else (chunks, width, count)
-        part = src[at : at + size].reshape(shape)
-        dst[at : at + size].reshape(chunks, *shape[:0:-1])[:] = part.transpose(0, 2, 1)
-        at += size
 
 
 CODEC = ByteStreamSplitCodec()

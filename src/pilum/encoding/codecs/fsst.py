@@ -5,8 +5,8 @@ The child, always `variable`, splits the bytes into values; then each value is e
     table, 2312 bytes   u8 n | u8 terminator | u8 suffix limit | u8 switch | "TSSF"
                         n symbols of 8 bytes | n lengths | zeros
 
-With bit 0 of the switch clear the values are stored as they are.  Reading only: pilum does
-not write this codec yet.
+With bit 0 of the switch clear the values are stored as they are, which is how less than 32 KiB of them are
+written.  A table is made for each page from a sample of its values.
 """
 
 from __future__ import annotations
@@ -16,15 +16,25 @@ from typing import Any
 import numpy as np
 
 from pilum.encoding.blocks import Block, Bytes, Offsets, VariableBlock
-from pilum.encoding.codecs.base import CE, ChunkSet, Codec, Ints, Values, variant
-from pilum.encoding.kernels import fsst
-from pilum.errors import CorruptFileError
+from pilum.encoding.codecs.base import (
+    CE,
+    ChunkSet,
+    Codec,
+    EncodeOptions,
+    Ints,
+    MiniBlockEncoded,
+    Values,
+    variant,
+)
+from pilum.encoding.kernels import fsst, fsst_encode
+from pilum.errors import CorruptFileError, InvalidInputError
 
 __all__ = ["CODEC"]
 
 _TABLE = 2312
 _MAGIC = b"TSSF"
 _MAX_I32 = 2**31 - 1
+_WORTH = 32768  # bytes of values from which a page gets symbols
 
 
 class FsstCodec(Codec):
@@ -52,6 +62,48 @@ class FsstCodec(Codec):
 
         table = _table(ce.fsst.symbol_table)
         return _expand(registry.decode_values(self._child(ce), values), table)
+
+    def encode_miniblock(self, block: Block, options: EncodeOptions) -> MiniBlockEncoded:
+        from pilum.encoding import registry
+
+        codes, table = _encode(block)
+        encoded = registry.codec("variable").encode_miniblock(codes, options)
+        if table is not None:
+            encoded.ce = _wrap(encoded.ce, table)
+        return encoded
+
+    def encode_values(self, block: Block, options: EncodeOptions) -> tuple[Values, CE]:
+        from pilum.encoding import registry
+
+        codes, table = _encode(block)
+        values, ce = registry.codec("variable").encode_values(codes, options)
+        return values, ce if table is None else _wrap(ce, table)
+
+
+def _encode(block: Block) -> tuple[VariableBlock, bytes | None]:
+    """Code strings and their symbol table; None for values that no table makes shorter."""
+    if not isinstance(block, VariableBlock):
+        raise InvalidInputError("codec fsst takes byte strings")
+    size = int(block.offsets[-1])
+    if size < _WORTH:
+        return block, bytes(4) + _MAGIC + bytes(_TABLE - 8)
+    offsets = block.offsets.astype(np.int64, copy=False)
+    table = fsst_encode.train(block.data, offsets)
+    codes, ends = fsst_encode.compress(block.data, offsets, table)
+    if len(codes) >= size:
+        return block, None
+    narrow: Offsets = ends.astype(np.int32) if block.offset_bits == 32 else ends
+    count = len(table.lengths)
+    raw = bytes([count, 0, 0, 1]) + _MAGIC + table.symbols().tobytes()
+    raw += table.lengths.astype(np.uint8).tobytes()
+    return VariableBlock(block.offset_bits, narrow, codes, block.count), raw.ljust(_TABLE, b"\0")
+
+
+def _wrap(ce: CE, table: bytes) -> CE:
+    from pilum.proto import encodings_pb2
+
+    message = encodings_pb2.Fsst(symbol_table=table, values=ce)
+    return encodings_pb2.CompressiveEncoding(fsst=message)
 
 
 def _table(raw: bytes) -> tuple[Bytes, Bytes] | None:

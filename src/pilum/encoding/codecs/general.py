@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pilum.encoding.blocks import Block, Bytes, FixedBlock, VariableBlock
@@ -29,6 +30,7 @@ from pilum.encoding.codecs.base import (
     MiniBlockEncoded,
     Values,
 )
+from pilum.encoding.kernels import lz4, ranges
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
 __all__ = ["CODEC", "compress", "decompress"]
@@ -37,7 +39,9 @@ _LZ4, _ZSTD = 1, 2
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _MAX_SIZE = 1 << 31  # of one buffer, as in the chunk header
 _MIN_BUFFER = 4096  # the reference's writer leaves smaller page-wide buffers alone
+_MAX_TOTAL = 8 << 30  # of everything that one read decompresses
 _NESTED = 4
+_FEW_FRAMES = 4  # up to so many are decompressed one by one
 
 
 class GeneralCodec(Codec):
@@ -120,7 +124,7 @@ class GeneralCodec(Codec):
 
         # always zstd: the reference cannot read LZ4 per value when there are nulls
         level = options.compression_level if options.compression == "zstd" else 0
-        options = EncodeOptions(options.version, "zstd", level)
+        options = EncodeOptions(options.version, compression="zstd", compression_level=level)
         values, ce = selection.plain_values(block, options).encode_values(block, options)
         if not isinstance(values, VariableBlock):
             raise InvalidInputError("codec general stores byte strings only in full-zip")
@@ -151,14 +155,8 @@ class GeneralCodec(Codec):
 
 def decompress(scheme: int, data: Bytes) -> Bytes:
     """One payload of `General`; an empty one is empty."""
-    if not len(data):
-        return data
-    if scheme == _LZ4:
-        return _decompress_lz4(data)
-    head = data[:8].tobytes()
-    if len(data) < 8 or (head[:4] == _MAGIC and not head[4] & 0x10):
-        return _decompress_zstd(data, None)
-    return _decompress_zstd(data[8:], int.from_bytes(head, "little"))
+    one = ChunkSet(data, np.zeros(1, np.int64), np.array([len(data)], np.int64))
+    return _decompress_chunks(scheme, one, align=1).data
 
 
 def compress(scheme: int, data: Bytes, level: int | None = None) -> bytes:
@@ -168,29 +166,6 @@ def compress(scheme: int, data: Bytes, level: int | None = None) -> bytes:
         return len(data).to_bytes(4, "little") + bytes(body)
     codec = pa.Codec("zstd", level or 3)
     return len(data).to_bytes(8, "little") + bytes(codec.compress(np.ascontiguousarray(data), asbytes=True))
-
-
-def _decompress_lz4(data: Bytes) -> Bytes:
-    if len(data) < 4:
-        raise CorruptFileError(f"LZ4 payload of {len(data)} bytes")
-    size = int.from_bytes(data[:4].tobytes(), "little")
-    body = data[4:]
-    if size > 255 * len(body) or size >= _MAX_SIZE:  # a byte of LZ4 yields 255 bytes at most
-        raise CorruptFileError(f"LZ4 payload of {len(body)} bytes claims {size} bytes")
-    if not size:  # an empty LZ4 block is one token without literals
-        if len(body) > 1:
-            raise CorruptFileError(f"LZ4 payload of {len(body)} bytes claims to be empty")
-        return data[:0]
-    codec = pa.Codec("lz4_raw")
-    try:
-        plain = codec.decompress(body, size)
-    except (OSError, pa.ArrowException) as error:
-        raise CorruptFileError(f"LZ4 payload is corrupt: {error}") from None
-    try:
-        codec.decompress(body, size - 1)  # Arrow does not say how much it wrote; less room must fail
-    except (OSError, pa.ArrowException):
-        return np.frombuffer(plain, np.uint8)
-    raise CorruptFileError(f"LZ4 payload yields fewer than the {size} bytes that it claims")
 
 
 def _decompress_zstd(frame: Bytes, claimed: int | None) -> Bytes:
@@ -233,18 +208,128 @@ def _frame_size(frame: Bytes) -> int | None:
 
 
 def _decompress_chunks(scheme: int, chunks: ChunkSet, align: int = 8) -> ChunkSet:
-    """Every chunk decompressed, back to back (each starts on a word boundary)."""
-    plain = [decompress(scheme, chunks.chunk(c)) for c in range(len(chunks))]
-    sizes = np.array([len(part) for part in plain], np.int64)
+    """Every chunk decompressed, back to back (each starts on a word boundary); empty ones are empty."""
+    return (_lz4_chunks if scheme == _LZ4 else _zstd_chunks)(chunks, align)
+
+
+def _placed(sizes: Ints, align: int) -> tuple[Ints, int]:
+    """Where results of these sizes begin, and how many bytes they take together."""
     padded = (sizes + align - 1) // align * align
-    starts = np.cumsum(padded) - padded
-    if align > 1 and bool((padded != sizes).any()):
-        out = np.empty(int(padded.sum()), np.uint8)
-        for part, start in zip(plain, starts.tolist(), strict=True):
-            out[start : start + len(part)] = part
-    else:
-        out = np.concatenate([*plain, np.empty(0, np.uint8)])
+    ends = np.cumsum(padded)
+    return ends - padded, int(ends[-1]) if len(ends) else 0
+
+
+def _prefixes(chunks: ChunkSet, used: Ints, width: int) -> npt.NDArray[np.uint64]:
+    """The numbers of ``width`` bytes that some chunks begin with."""
+    raw = chunks.data[chunks.starts[used][:, None] + np.arange(width)]
+    found: npt.NDArray[np.uint64] = raw.view(f"<u{width}").reshape(-1).astype(np.uint64)
+    return found
+
+
+def _lz4_chunks(chunks: ChunkSet, align: int) -> ChunkSet:
+    used = np.flatnonzero(chunks.sizes)
+    bodies = chunks.sizes[used] - 4
+    if bool((bodies < 0).any()):
+        raise CorruptFileError(f"LZ4 payload of {int(bodies.min()) + 4} bytes")
+    claimed = _prefixes(chunks, used, 4).astype(np.int64)
+    # a byte of LZ4 yields 255 bytes at most
+    wrong = (claimed > 255 * bodies) | (claimed >= _MAX_SIZE)
+    if bool(wrong.any()):
+        at = int(np.flatnonzero(wrong)[0])
+        raise CorruptFileError(f"LZ4 payload of {int(bodies[at])} bytes claims {int(claimed[at])} bytes")
+    sizes = np.zeros(len(chunks), np.int64)
+    sizes[used] = claimed
+    starts, total = _placed(sizes, align)
+    if total > _MAX_TOTAL:
+        raise InvalidInputError(f"compressed values expand to {total} bytes; read fewer rows at once")
+    out = np.empty(total, np.uint8)
+    begins = chunks.starts[used] + 4
+    data = np.ascontiguousarray(chunks.data)
+    bad = lz4.decompress(data, begins, begins + bodies, out, starts[used], claimed)
+    if bad >= 0:
+        raise CorruptFileError(
+            f"LZ4 payload of {int(bodies[bad])} bytes does not yield the {int(claimed[bad])} bytes that it claims"
+        )
     return ChunkSet(out, starts, sizes)
+
+
+def _zstd_chunks(chunks: ChunkSet, align: int) -> ChunkSet:
+    if len(chunks) > _FEW_FRAMES:
+        found = _zstd_run(chunks, align)
+        if found is not None:
+            return found
+    plain = [_decompress_payload(chunks.chunk(c)) for c in range(len(chunks))]
+    if len(plain) == 1:
+        return ChunkSet(plain[0], np.zeros(1, np.int64), np.array([len(plain[0])], np.int64))
+    sizes = np.array([len(part) for part in plain], np.int64)
+    starts, total = _placed(sizes, align)
+    out = np.empty(total, np.uint8)
+    for part, start in zip(plain, starts.tolist(), strict=True):
+        out[start : start + len(part)] = part
+    return ChunkSet(out, starts, sizes)
+
+
+def _zstd_run(chunks: ChunkSet, align: int) -> ChunkSet | None:
+    """Frames that all state their size, as one stream: one decompressor instead of one per chunk.
+
+    zstd verifies that each frame yields what its header states.  None when a payload has another form.
+    """
+    used = np.flatnonzero(chunks.sizes)
+    bodies = chunks.sizes[used] - 8
+    if not len(used) or int(bodies.min()) < 9:
+        return None
+    claimed = _prefixes(chunks, used, 8)
+    begins = chunks.starts[used] + 8
+    head = chunks.data[begins[:, None] + np.arange(9)]
+    descriptor = head[:, 4].astype(np.int64)
+    # the reference's frames: a single segment, no checksum, no dictionary, sizes of 1, 2 or 4 bytes
+    width = descriptor >> 6
+    if bool((head[:, :4] != np.frombuffer(_MAGIC, np.uint8)).any()) or bool(
+        ((descriptor & 0x3F) != 0x20).any()
+    ):
+        return None
+    stated = head[:, 5].astype(np.uint64)
+    for number in range(1, 4):
+        inside = (width == 2) if number > 1 else (width == 1) | (width == 2)
+        stated |= np.where(
+            inside, head[:, 5 + number].astype(np.uint64) << np.uint64(8 * number), np.uint64(0)
+        )
+    stated += np.where(width == 1, np.uint64(256), np.uint64(0))
+    room = (bodies.astype(np.uint64) // np.uint64(4) + np.uint64(1)) << np.uint64(17)
+    if bool((width == 3).any()) or bool(
+        ((stated != claimed) | (stated > room) | (stated >= _MAX_SIZE)).any()
+    ):
+        return None  # the long way says what is wrong
+    total = int(stated.sum())
+    if total > _MAX_TOTAL:
+        raise InvalidInputError(f"compressed values expand to {total} bytes; read fewer rows at once")
+    frames = np.ascontiguousarray(ranges.gather(chunks.data, begins, bodies))
+    try:
+        with pa.input_stream(pa.py_buffer(frames), compression="zstd") as stream:
+            plain = np.frombuffer(stream.read_buffer(total + 1), np.uint8)
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptFileError(f"zstd payload is corrupt: {error}") from None
+    if len(plain) != total:
+        raise CorruptFileError(f"zstd payloads yield {len(plain)} bytes instead of {total}")
+    found = stated.astype(np.int64)
+    sizes = np.zeros(len(chunks), np.int64)
+    sizes[used] = found
+    starts, padded = _placed(sizes, align)
+    if padded != total:
+        out = np.empty(padded, np.uint8)
+        ranges.scatter(plain, np.cumsum(found) - found, found, out, starts[used])
+        plain = out
+    return ChunkSet(plain, starts, sizes)
+
+
+def _decompress_payload(data: Bytes) -> Bytes:
+    """One zstd payload, with or without the size in front."""
+    if not len(data):
+        return data
+    head = data[:8].tobytes()
+    if len(data) < 8 or (head[:4] == _MAGIC and not head[4] & 0x10):
+        return _decompress_zstd(data, None)
+    return _decompress_zstd(data[8:], int.from_bytes(head, "little"))
 
 
 def _compress_chunks(options: EncodeOptions, data: Bytes, sizes: Ints) -> tuple[Bytes, Ints]:
@@ -266,7 +351,7 @@ def _block_options(options: EncodeOptions) -> EncodeOptions:
     """A large block is compressed with zstd even when nobody asked (section 6.3)."""
     if options.compression in ("lz4", "zstd"):
         return options
-    return EncodeOptions(options.version, "zstd", 0)
+    return EncodeOptions(options.version, compression="zstd", compression_level=0)
 
 
 def _wrap(ce: CE, options: EncodeOptions) -> CE:

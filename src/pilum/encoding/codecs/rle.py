@@ -5,8 +5,8 @@
 
 A run longer than 255 takes several entries.  In blocks the lengths sum to the number of
 values exactly; in mini-block chunks the last run may overshoot (writers up to 7.1.0) and is
-cut.  Files of 2.3 may have lengths of 16 or 32 bits, which are read too; compressed children
-of 2.3 are not.
+cut.  Files of 2.3 may have lengths of 16 or 32 bits, and children that are blocks of other codecs
+(general, out-of-line bit-packing, range); these are read too, chunk by chunk.
 """
 
 from __future__ import annotations
@@ -46,20 +46,18 @@ class RleCodec(Codec):
         for child in ("values", "run_lengths"):
             if not message.HasField(child):
                 raise CorruptFileError(f"codec rle has no child {child}")
-            found = variant(getattr(message, child))
-            if found != "flat":
-                raise UnsupportedError(f"codec rle with {child} of codec {found} is not supported")
-        lengths = flat_bits(message.run_lengths)
+        lengths = _child_bits(message.run_lengths)
         if lengths not in (8, 16, 32):
             raise CorruptFileError(f"codec rle with run lengths of {lengths} bits")
-        return word_bits(flat_bits(message.values), self.name), lengths
+        return word_bits(_child_bits(message.values), self.name), lengths
 
     def num_buffers(self, ce: CE) -> int:
         self._widths(ce)
         return 2
 
     def decode_miniblock(self, ce: CE, buffers: list[ChunkSet], counts: Ints) -> Block:
-        return _expand(self._widths(ce), buffers[0], buffers[1], counts, exact=False)
+        widths = self._widths(ce)
+        return _expand(widths, *_plain(ce, buffers[0], buffers[1]), counts, exact=False)
 
     def decode_block(self, ce: CE, data: Bytes, count: int) -> Block:
         one = ChunkSet(data, np.zeros(1, np.int64), np.array([len(data)], np.int64))
@@ -79,7 +77,7 @@ class RleCodec(Codec):
         first = parts.astype(np.int64)
         values = ChunkSet(chunks.data, starts + 8, first)
         lengths = ChunkSet(chunks.data, starts + 8 + first, sizes - 8 - first)
-        return _expand(widths, values, lengths, counts, exact=True)
+        return _expand(widths, *_plain(ce, values, lengths), counts, exact=True)
 
     def encode_miniblock(self, block: Block, options: EncodeOptions) -> MiniBlockEncoded:
         words = _words(block)
@@ -106,6 +104,67 @@ class RleCodec(Codec):
         ranges.scatter(values.view(np.uint8), np.cumsum(body) - body, body, out, starts + 8)
         ranges.scatter(lengths, np.cumsum(entries) - entries, entries, out, starts + 8 + body)
         return BlocksEncoded(out, sizes, _ce(block.bits))
+
+
+def _child_bits(ce: CE) -> int:
+    """Width of the words of a child."""
+    name = variant(ce)
+    if name == "flat":
+        return flat_bits(ce)
+    if name == "general" and ce.general.HasField("values"):
+        return _child_bits(ce.general.values)
+    if name == "out_of_line_bitpacking":
+        return int(ce.out_of_line_bitpacking.uncompressed_bits_per_value)
+    if name == "range":
+        return int(ce.range.bits)
+    raise UnsupportedError(f"codec rle with a child of codec {name} is not supported")
+
+
+def _counts_itself(ce: CE) -> bool:
+    """Whether the bytes of a child say how many words it has."""
+    name = variant(ce)
+    return name == "flat" or (name == "general" and _counts_itself(ce.general.values))
+
+
+def _plain(ce: CE, values: ChunkSet, lengths: ChunkSet) -> tuple[ChunkSet, ChunkSet]:
+    """Both parts as plain words; the number of runs comes from the child that says it."""
+    message = ce.rle
+    children = (message.values, message.run_lengths)
+    if all(variant(child) == "flat" for child in children):
+        return values, lengths
+    known = next((k for k, child in enumerate(children) if _counts_itself(child)), None)
+    if known is None:
+        raise CorruptFileError("codec rle of children that do not say how many runs there are")
+    parts: tuple[list[Bytes], list[Bytes]] = ([], [])
+    for chunk in range(len(values)):
+        raw = (values.chunk(chunk), lengths.chunk(chunk))
+        first = _words_of(children[known], raw[known], None)
+        count = 8 * len(first) // _child_bits(children[known])
+        other = _words_of(children[1 - known], raw[1 - known], count)
+        parts[known].append(first)
+        parts[1 - known].append(other)
+    return _joined(parts[0]), _joined(parts[1])
+
+
+def _words_of(ce: CE, data: Bytes, count: int | None) -> Bytes:
+    from pilum.encoding import registry
+
+    if variant(ce) == "general" and count is None:
+        from pilum.encoding.codecs.general import decompress
+
+        return _words_of(ce.general.values, decompress(int(ce.general.compression.scheme), data), None)
+    if count is None:
+        return data
+    block = registry.decode_block(ce, data, count)
+    if not isinstance(block, FixedBlock):
+        raise CorruptFileError("codec rle with a child that is not words")
+    return block.data[: count * block.bits // 8]
+
+
+def _joined(parts: list[Bytes]) -> ChunkSet:
+    sizes = np.array([len(part) for part in parts], np.int64)
+    data = np.concatenate([*parts, np.empty(0, np.uint8)])
+    return ChunkSet(data, np.cumsum(sizes) - sizes, sizes)
 
 
 def _expand(
@@ -154,9 +213,17 @@ def run_starts(words: npt.NDArray[Any]) -> Ints:
 
 
 def rle_size(block: FixedBlock) -> tuple[int, int]:
-    """Encoded bytes as the reference's writer estimates them (section 6.2), and the number of runs."""
+    """Encoded bytes as the reference's writer estimates them (section 6.2), and the number of runs.
+
+    Where the runs alone say that nothing is saved, that is what is returned: at least as many bytes as the values.
+    """
     words = block.words()
-    heads = run_starts(words)
+    changes = words[1:] != words[:-1]
+    number = int(np.count_nonzero(changes)) + min(1, len(words))
+    least = number * (words.itemsize + 1)
+    if least >= words.nbytes:
+        return least, number
+    heads = np.append(0, np.flatnonzero(changes) + 1)
     lengths = np.diff(heads, append=len(words))
     whole, rest = np.divmod(lengths, _SEGMENT)
     entries = whole * -(-_SEGMENT // _LONGEST) + (rest + _LONGEST - 1) // _LONGEST
@@ -166,11 +233,17 @@ def rle_size(block: FixedBlock) -> tuple[int, int]:
 def _plan(heads: Ints, total: int, entry: int, max_values: int) -> Ints:
     """The largest power of two of values per chunk whose entries stay within 8186 bytes."""
     most = CHUNK_BYTES // entry
+    full = 1 << (max_values.bit_length() - 1)
+    if total > max_values:  # usually runs are long enough for chunks of that size everywhere
+        even = np.full(-(-total // full), full, np.int64)
+        even[-1] = total - full * (len(even) - 1)
+        if int(_cut_runs(heads, total, even)[2].max()) <= most:
+            return even
     counts: list[int] = []
     at = 0
     while at < total:
         left = total - at
-        count = left if left <= max_values else 1 << (max_values.bit_length() - 1)
+        count = left if left <= max_values else full
         while count > 2 and _count_entries(heads, total, at, at + count) > most:
             count = 1 << ((count - 1).bit_length() - 1)
         counts.append(count)
@@ -186,17 +259,27 @@ def _count_entries(heads: Ints, total: int, low: int, high: int) -> int:
 
 def _entries(words: npt.NDArray[Any], heads: Ints, counts: Ints) -> tuple[npt.NDArray[Any], Bytes, Ints]:
     """Values and lengths of all entries, and the number of entries of each chunk."""
-    ends = np.cumsum(counts)
-    starts = ends - counts
-    cuts = np.union1d(heads, starts[counts > 0])
-    lengths = np.diff(cuts, append=len(words))
+    cuts, lengths, entries = _cut_runs(heads, len(words), counts)
     pieces = (lengths + _LONGEST - 1) // _LONGEST
     out = np.full(int(pieces.sum()), _LONGEST, np.uint8)
     last = np.cumsum(pieces) - 1
     out[last] = lengths - (pieces - 1) * _LONGEST
-    before = np.concatenate([[0], np.cumsum(pieces)])
-    at = np.searchsorted(cuts, np.concatenate([starts, ends[-1:]]))
-    return np.repeat(words[cuts], pieces), out, np.diff(before[at])
+    return np.repeat(words[cuts], pieces), out, entries
+
+
+def _cut_runs(heads: Ints, total: int, counts: Ints) -> tuple[Ints, Ints, Ints]:
+    """Runs cut at the edges of chunks: where each begins, its length, and the entries of each chunk."""
+    ends = np.cumsum(counts)
+    starts = ends - counts
+    edges = starts[counts > 0]
+    at = np.searchsorted(heads, edges)
+    new = heads[np.minimum(at, len(heads) - 1)] != edges
+    cuts = np.insert(heads, at[new], edges[new])
+    lengths = np.diff(cuts, append=total)
+    before = np.zeros(len(cuts) + 1, np.int64)
+    np.cumsum((lengths + _LONGEST - 1) // _LONGEST, out=before[1:])
+    found = np.searchsorted(cuts, np.append(starts, ends[-1:]))
+    return cuts, lengths, np.diff(before[found])
 
 
 def _ce(bits: int) -> CE:

@@ -5,6 +5,9 @@
     B  dictionary values      bits per offset | start of bytes | (n + 1) offsets, relative to
                               the bytes | bytes          all numbers as wide as an offset
 
+Since format 2.3 the offsets of position M may be a sequence of another codec, in a buffer of its own (or in
+none); they are read, chunk by chunk.
+
 In position B an old form exists whose header is one byte of width, the count and the start;
 it is recognised by a non-zero byte among bytes 1 to 3 and never written.
 """
@@ -28,6 +31,7 @@ from pilum.encoding.codecs.base import (
     variant,
 )
 from pilum.encoding.codecs.flat import flat_bits, flat_ce
+from pilum.encoding.codecs.sequences import has_payload, numbers
 from pilum.encoding.kernels import ranges
 from pilum.encoding.kernels.variable import join_offsets, plan_chunks, spread_offsets
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
@@ -35,6 +39,7 @@ from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 __all__ = ["CODEC", "variable_ce"]
 
 _PADDING = 0x48
+_SEQUENCES = ("range", "delta", "constant", "rle")
 _MAX_I32 = 2**31 - 1
 
 
@@ -54,8 +59,10 @@ def _offset_bits(ce: CE) -> int:
     if not message.HasField("offsets"):
         raise CorruptFileError("codec variable has no child for its offsets")
     name = variant(message.offsets)
-    if name != "flat":
+    if name not in ("flat", *_SEQUENCES):
         raise UnsupportedError(f"codec variable with offsets of codec {name} is not supported")
+    if name != "flat":
+        return 0
     bits = flat_bits(message.offsets)
     if bits not in (32, 64):
         raise CorruptFileError(f"codec variable with offsets of {bits} bits")
@@ -66,12 +73,15 @@ class VariableCodec(Codec):
     name = "variable"
 
     def num_buffers(self, ce: CE) -> int:
-        _offset_bits(ce)
-        return 1
+        if _offset_bits(ce):
+            return 1
+        return 1 + has_payload(ce.variable.offsets)
 
     def decode_miniblock(self, ce: CE, buffers: list[ChunkSet], counts: Ints) -> Block:
         bits = _offset_bits(ce)
         width = bits // 8
+        if not bits:
+            return _decode_sequences(ce.variable.offsets, buffers, counts)
         if len(counts) == 1:
             return _decode_chunk(buffers[0].chunk(0), int(counts[0]), width)
         total = int(counts.sum())
@@ -105,6 +115,8 @@ class VariableCodec(Codec):
 
     def decode_values(self, ce: CE, values: Values) -> Block:
         bits = _offset_bits(ce)
+        if not bits:
+            raise UnsupportedError("codec variable of full-zip values has flat offsets only")
         if not isinstance(values, VariableBlock):
             raise CorruptFileError("codec variable over fixed-width full-zip values")
         if values.offset_bits != bits and not (bits == 32 and int(values.offsets[-1]) > _MAX_I32):
@@ -149,6 +161,32 @@ class VariableCodec(Codec):
         numbers[2:] = variable.offsets
         body = variable.data[: int(variable.offsets[-1])]
         return np.concatenate([numbers.view(np.uint8), body]), variable_ce(bits)
+
+
+def _decode_sequences(ce: CE, buffers: list[ChunkSet], counts: Ints) -> VariableBlock:
+    """Position M of 2.3: the offsets of each chunk are a block of n + 1 numbers."""
+    from pilum.encoding import registry
+
+    payload = has_payload(ce)
+    values = buffers[-1]
+    sizes = []
+    for chunk, count in enumerate(counts.tolist()):
+        data = buffers[0].chunk(chunk) if payload else np.empty(0, np.uint8)
+        offsets = numbers(registry.decode_block(ce, data, count + 1))
+        if len(offsets) != count + 1 or int(offsets[0]) or bool((offsets[1:] < offsets[:-1]).any()):
+            raise CorruptFileError(f"offsets of variable-width chunk {chunk} do not rise from 0")
+        if int(offsets[-1]) != int(values.sizes[chunk]):
+            raise CorruptFileError(
+                f"variable-width chunk {chunk}: values of {int(offsets[-1])} of {int(values.sizes[chunk])} bytes"
+            )
+        sizes.append(np.diff(offsets))
+    total = int(counts.sum())
+    ends = np.zeros(total + 1, np.int64)
+    np.cumsum(np.concatenate([*sizes, np.empty(0, np.int64)]), out=ends[1:])
+    joined = ranges.gather(values.data, values.starts, values.sizes)
+    if int(ends[-1]) <= _MAX_I32:
+        return VariableBlock(32, ends.astype(np.int32), joined, total)
+    return VariableBlock(64, ends, joined, total)
 
 
 def _decode_chunk(data: Bytes, count: int, width: int) -> VariableBlock:

@@ -3,6 +3,18 @@
 One module per family; how a kernel is compiled, loaded and replaced by its NumPy twin is told in `pilum.jit`.
 """
 
-from pilum.jit import Kernel, enabled, preload
+from importlib import import_module
+
+from pilum import jit
+from pilum.jit import Kernel, enabled
 
 __all__ = ["Kernel", "enabled", "preload"]
+
+MODULES = ("bitpacking", "distance", "fsst", "fsst_encode", "lz4", "ranges", "transpose", "unzip", "variable")
+
+
+def preload() -> bool:
+    """Load every kernel now (benchmarks, servers), those of the encodings included; False without Numba."""
+    for name in MODULES:
+        import_module(f"pilum.encoding.kernels.{name}")
+    return jit.preload()

@@ -20,6 +20,7 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 Ints: TypeAlias = npt.NDArray[Any]
 
 ESCAPE = 255
+_CORRUPT = 1  # of the kernel; 2 means that there was too little room
 
 
 def expand(codes: Bytes, offsets: Ints, symbols: Bytes, lengths: Bytes) -> tuple[Bytes, Ints] | None:
@@ -40,15 +41,20 @@ def expand(codes: Bytes, offsets: Ints, symbols: Bytes, lengths: Bytes) -> tuple
     sizes[: len(lengths)] = lengths
     table = np.zeros(2048, np.uint8)
     table[: len(symbols)] = symbols
-    measure, write = _MEASURE.get(len(codes)), _WRITE.get(len(codes))
-    if measure is None or write is None:
+    kernel = _EXPAND.get(len(codes))
+    if kernel is None:
         return expand_numpy(codes, offsets, table, sizes)
-    ends = np.empty(len(offsets), np.int64)
-    if int(measure(codes, offsets, sizes, ends)) != 0:
-        return None
-    out = np.empty(int(ends[-1]) + 8, np.uint8)  # symbols are copied 8 bytes wide
-    write(codes, offsets, table, sizes, out)
-    return out[:-8], ends
+    codes = np.ascontiguousarray(codes)
+    ends = np.zeros(len(offsets), np.int64)
+    # Most text becomes less than four times as long; memory that is not written to costs nothing.
+    for factor in (4, 8):
+        out = np.empty(factor * len(codes) + 8, np.uint8)  # symbols are written 8 bytes wide
+        status = int(kernel(codes, offsets, table.view("<u8"), sizes.astype(np.uint64), out, ends))
+        if status == 0:
+            return out[: int(ends[-1])], ends
+        if status == _CORRUPT:
+            return None
+    raise AssertionError("a code yields more than 8 bytes")
 
 
 def expand_numpy(codes: Bytes, offsets: Ints, table: Bytes, sizes: Ints) -> tuple[Bytes, Ints] | None:
@@ -79,48 +85,41 @@ def expand_numpy(codes: Bytes, offsets: Ints, table: Bytes, sizes: Ints) -> tupl
     return out, ends[offsets]
 
 
-def measure_numba(codes: Bytes, offsets: Ints, sizes: Ints, ends: Ints) -> int:
-    total = 0
-    ends[0] = 0
+def expand_numba(codes: Bytes, offsets: Ints, table: Ints, sizes: Ints, out: Bytes, ends: Ints) -> int:
+    at = np.uint64(0)
+    one = np.uint64(1)
+    room = np.uint64(out.size)
     for v in range(offsets.size - 1):
-        value = codes[offsets[v] : offsets[v + 1]]
-        i = 0
-        while i < value.size:
-            code = value[i]
+        i = np.uint64(offsets[v])
+        stop = np.uint64(offsets[v + 1])
+        while i < stop:
+            code = codes[i]
+            if at + np.uint64(8) > room:
+                return 2
             if code == ESCAPE:
-                i += 1
-                if i >= value.size:
+                i += one
+                if i >= stop:
                     return 1
-                total += 1
+                out[at] = codes[i]
+                at += one
             else:
                 size = sizes[code]
-                if size == 0:
+                if size == np.uint64(0):
                     return 1
-                total += size
-            i += 1
-        ends[v + 1] = total
+                word = table[code]
+                # spelled out: LLVM makes one store of 8 bytes of it
+                out[at] = np.uint8(word)
+                out[at + np.uint64(1)] = np.uint8(word >> np.uint64(8))
+                out[at + np.uint64(2)] = np.uint8(word >> np.uint64(16))
+                out[at + np.uint64(3)] = np.uint8(word >> np.uint64(24))
+                out[at + np.uint64(4)] = np.uint8(word >> np.uint64(32))
+                out[at + np.uint64(5)] = np.uint8(word >> np.uint64(40))
+                out[at + np.uint64(6)] = np.uint8(word >> np.uint64(48))
+                out[at + np.uint64(7)] = np.uint8(word >> np.uint64(56))
+                at += size
+            i += one
+        ends[v + 1] = np.int64(at)
     return 0
 
 
-def write_numba(codes: Bytes, offsets: Ints, table: Bytes, sizes: Ints, out: Bytes) -> None:
-    # the page as one run: `measure` has checked that escapes do not cross values
-    at = 0
-    i = offsets[0]
-    stop = offsets[offsets.size - 1]
-    while i < stop:
-        code = codes[i]
-        if code == ESCAPE:
-            i += 1
-            out[at] = codes[i]
-            at += 1
-        else:
-            place = out[at : at + 8]
-            symbol = table[8 * np.int64(code) : 8 * np.int64(code) + 8]
-            for j in range(8):
-                place[j] = symbol[j]
-            at += sizes[code]
-        i += 1
-
-
-_MEASURE = Kernel(measure_numba, "i8(r.u1, r.i8, r.i8, i8)")
-_WRITE = Kernel(write_numba, "void(r.u1, r.i8, r.u1, r.i8, u1)")
+_EXPAND = Kernel(expand_numba, "i8(r.u1, r.i8, r.u8, r.u8, u1, i8)")

@@ -26,69 +26,64 @@ __all__ = ["open_array"]
 
 _BITMAP: Any = pa.bool_()
 _ENDS: Any = pa.uint64()
-# Deeper than any encoding of a real type, far below the interpreter's recursion limit.
-_MAX_DEPTH = 64
 
 
-def open_array(
-    message: Any, buffers: PageBuffers, count: int, arrow_type: Any, depth: int = 0
-) -> ArrayDecoder:
+def open_array(message: Any, buffers: PageBuffers, count: int, arrow_type: Any) -> ArrayDecoder:
     """The decoder of an array encoding.
+
+    How deep encodings nest is bounded by protobuf, which refuses messages more than 100 deep.
 
     Args:
         message: an ``ArrayEncoding``.
         buffers: those it may name.
         count: number of values.
         arrow_type: storage type of the values.
-        depth: how many encodings it lies in.
 
     Raises:
         CorruptFileError: the encoding contradicts itself, its buffers or the type.
         UnsupportedError: a kind that format 2.0 does not have.
     """
-    if depth > _MAX_DEPTH:
-        raise CorruptFileError(f"array encodings nested more than {_MAX_DEPTH} deep")
     name = message.WhichOneof("array_encoding")
     if name is None:
         raise UnsupportedError("the page has an array encoding that format 2.0 does not know")
     opener = _OPENERS.get(name)
     if opener is None:
         raise CorruptFileError(f"array encoding {name} in a column of type {arrow_type}")
-    return opener(getattr(message, name), buffers, count, arrow_type, depth + 1)
+    return opener(getattr(message, name), buffers, count, arrow_type)
 
 
-def _flat(message: Any, buffers: PageBuffers, count: int, kind: Any, depth: int) -> ArrayDecoder:
+def _flat(message: Any, buffers: PageBuffers, count: int, kind: Any) -> ArrayDecoder:
     return open_flat(message, buffers, count, kind)
 
 
-def _nullable(message: Any, buffers: PageBuffers, count: int, kind: Any, depth: int) -> ArrayDecoder:
+def _nullable(message: Any, buffers: PageBuffers, count: int, kind: Any) -> ArrayDecoder:
     which = message.WhichOneof("nullability")
     if which == "no_nulls":
-        return open_array(message.no_nulls.values, buffers, count, kind, depth)
+        return open_array(message.no_nulls.values, buffers, count, kind)
     if which == "all_nulls":
         return AllNullsDecoder(count)
     if which != "some_nulls":
         raise CorruptFileError("a nullable encoding says nothing about nulls")
-    validity = open_array(message.some_nulls.validity, buffers, count, _BITMAP, depth)
-    return SomeNullsDecoder(validity, open_array(message.some_nulls.values, buffers, count, kind, depth))
+    validity = open_array(message.some_nulls.validity, buffers, count, _BITMAP)
+    return SomeNullsDecoder(validity, open_array(message.some_nulls.values, buffers, count, kind))
 
 
-def _fixed_size_list(message: Any, buffers: PageBuffers, count: int, kind: Any, depth: int) -> ArrayDecoder:
+def _fixed_size_list(message: Any, buffers: PageBuffers, count: int, kind: Any) -> ArrayDecoder:
     dimension = int(message.dimension)
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != dimension:
         raise CorruptFileError(f"a column of type {kind} is stored as lists of {dimension} items")
-    items = open_array(message.items, buffers, count * dimension, kind.value_type, depth)
+    items = open_array(message.items, buffers, count * dimension, kind.value_type)
     return FixedSizeListDecoder(dimension, items, count)
 
 
-def _binary(message: Any, buffers: PageBuffers, count: int, kind: Any, depth: int) -> ArrayDecoder:
-    indices = open_array(message.indices, buffers, count, _ENDS, depth)
+def _binary(message: Any, buffers: PageBuffers, count: int, kind: Any) -> ArrayDecoder:
+    indices = open_array(message.indices, buffers, count, _ENDS)
     adjustment, offset_bits = int(message.null_adjustment), _offset_bits(kind)
     inner = inside_no_nulls(message.bytes)
     if inner.WhichOneof("array_encoding") == "bitpacked":
         low, high = buffers.find(inner.bitpacked)
         nbytes = 8 * (high - low) // max(int(inner.bitpacked.compressed_bits_per_value), 1)
-        packed = PackedBytes(open_array(inner, buffers, nbytes, pa.uint8(), depth), nbytes)
+        packed = PackedBytes(open_array(inner, buffers, nbytes, pa.uint8()), nbytes)
         return BinaryDecoder(indices, packed, adjustment, offset_bits)
     return BinaryDecoder(indices, _bytes(inner, buffers), adjustment, offset_bits)
 
@@ -102,7 +97,7 @@ def _bytes(message: Any, buffers: PageBuffers) -> FlatDecoder:
     return FlatDecoder(8, (found.low, found.high), 0, found.scheme)
 
 
-def _fixed_size_binary(message: Any, buffers: PageBuffers, count: int, kind: Any, depth: int) -> ArrayDecoder:
+def _fixed_size_binary(message: Any, buffers: PageBuffers, count: int, kind: Any) -> ArrayDecoder:
     data = _bytes(message.bytes, buffers)
     width = int(message.byte_width)
     if fixed_bits(kind) == 8 * width:
@@ -119,24 +114,24 @@ def _offset_bits(kind: Any) -> int:
     raise CorruptFileError(f"a column of type {kind} is stored as strings")
 
 
-def _fsst(message: Any, buffers: PageBuffers, count: int, kind: Any, depth: int) -> ArrayDecoder:
+def _fsst(message: Any, buffers: PageBuffers, count: int, kind: Any) -> ArrayDecoder:
     inner = inside_no_nulls(message.binary)
     if inner.WhichOneof("array_encoding") != "binary":
         raise CorruptFileError("FSST codes are not stored as binary")
-    return FsstDecoder(open_array(inner, buffers, count, kind, depth), message.symbol_table)
+    return FsstDecoder(open_array(inner, buffers, count, kind), message.symbol_table)
 
 
-def _dictionary(message: Any, buffers: PageBuffers, count: int, kind: Any, depth: int) -> ArrayDecoder:
+def _dictionary(message: Any, buffers: PageBuffers, count: int, kind: Any) -> ArrayDecoder:
     declared = pa.types.is_dictionary(kind)
     item_type = kind.value_type if declared else kind
-    items = open_array(message.items, buffers, int(message.num_dictionary_items), item_type, depth)
-    indices = open_array(message.indices, buffers, count, _index_type(message.indices), depth)
+    items = open_array(message.items, buffers, int(message.num_dictionary_items), item_type)
+    indices = open_array(message.indices, buffers, count, _index_type(message.indices))
     return DictionaryDecoder(indices, items, item_type, shifted=not declared)
 
 
 def _index_type(message: Any) -> Any:
     """Dictionary indices have the width that they are stored with, whatever the type declares."""
-    for _ in range(_MAX_DEPTH):
+    while True:
         name = message.WhichOneof("array_encoding")
         if name == "nullable":
             which = message.nullable.WhichOneof("nullability")
@@ -152,27 +147,24 @@ def _index_type(message: Any) -> Any:
         elif name in ("bitpacked", "bitpacked_for_non_neg"):
             return _UNSIGNED.get(int(getattr(message, name).uncompressed_bits_per_value), pa.uint8())
         else:
-            break
-    raise CorruptFileError("dictionary indices are not stored as integers")
+            raise CorruptFileError("dictionary indices are not stored as integers")
 
 
 _UNSIGNED = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
 
 
-def _packed_struct(message: Any, buffers: PageBuffers, count: int, kind: Any, depth: int) -> ArrayDecoder:
+def _packed_struct(message: Any, buffers: PageBuffers, count: int, kind: Any) -> ArrayDecoder:
     if not pa.types.is_struct(kind):
         raise CorruptFileError(f"a column of type {kind} is stored as packed structs")
     return FlatDecoder(sum(member_bits(kind)), buffers.find(message), count)
 
 
-def _bitpacked(message: Any, buffers: PageBuffers, count: int, kind: Any, depth: int) -> ArrayDecoder:
+def _bitpacked(message: Any, buffers: PageBuffers, count: int, kind: Any) -> ArrayDecoder:
     width, bits = _packed_widths(message, kind)
     return BitpackedDecoder(width, bits, bool(message.signed), buffers.find(message), count)
 
 
-def _bitpacked_for_non_neg(
-    message: Any, buffers: PageBuffers, count: int, kind: Any, depth: int
-) -> ArrayDecoder:
+def _bitpacked_for_non_neg(message: Any, buffers: PageBuffers, count: int, kind: Any) -> ArrayDecoder:
     width, bits = _packed_widths(message, kind)
     return GroupsDecoder(width, bits, buffers.find(message), count)
 
@@ -184,7 +176,7 @@ def _packed_widths(message: Any, kind: Any) -> tuple[int, int]:
     return width, bits
 
 
-_OPENERS: dict[str, Callable[[Any, PageBuffers, int, Any, int], ArrayDecoder]] = {
+_OPENERS: dict[str, Callable[[Any, PageBuffers, int, Any], ArrayDecoder]] = {
     "flat": _flat,
     "nullable": _nullable,
     "fixed_size_list": _fixed_size_list,

@@ -80,7 +80,7 @@ class BinaryDecoder(ArrayDecoder):
             starts, ends = starts[:1], ends[-1:]
         assert isinstance(self.data, FlatDecoder)
         read = self.data.spans(starts, ends - starts)
-        offsets = _offsets(extents)
+        offsets = _offsets(extents, self.offset_bits)
         return then(read, lambda data: Values(variable_block(offsets, data, self.offset_bits), validity))
 
     def _cut(self, extents: Extents, data: Bytes) -> Values:
@@ -92,25 +92,28 @@ class BinaryDecoder(ArrayDecoder):
         else:
             filled = ends > starts
             data = ranges.gather(data, starts[filled], (ends - starts)[filled])
-        return Values(variable_block(_offsets(extents), data, self.offset_bits), validity)
+        return Values(variable_block(_offsets(extents, self.offset_bits), data, self.offset_bits), validity)
 
 
-def _offsets(extents: Extents) -> Any:
-    """Arrow offsets of values that lie back to back; starting at 0."""
+def _offsets(extents: Extents, offset_bits: int) -> Any:
+    """Arrow offsets of values that lie back to back, starting at 0; as wide as the type has them, if they fit."""
     starts, ends, _, adjacent = extents
-    offsets = np.empty(len(ends) + 1, np.int64)
-    offsets[0] = 0
     if adjacent:
-        np.subtract(ends, starts[0], out=offsets[1:])
+        low = starts[0]
+        narrow = offset_bits == 32 and int(ends[-1]) - int(low) <= _MAX_I32
+        offsets: Any = np.empty(len(ends) + 1, np.int32 if narrow else np.int64)
+        np.subtract(ends, low, out=offsets[1:], casting="unsafe")
     else:
+        offsets = np.empty(len(ends) + 1, np.int64)
         np.cumsum(ends - starts, out=offsets[1:])
+    offsets[0] = 0
     return offsets
 
 
 def variable_block(offsets: Any, data: Bytes, offset_bits: int) -> VariableBlock:
     """A block of byte strings whose offsets are as wide as the type has them, if they fit."""
     if offset_bits == 32 and int(offsets[-1]) <= _MAX_I32:
-        return VariableBlock(32, offsets.astype(np.int32), data, len(offsets) - 1)
+        return VariableBlock(32, offsets.astype(np.int32, copy=False), data, len(offsets) - 1)
     return VariableBlock(64, offsets, data, len(offsets) - 1)
 
 

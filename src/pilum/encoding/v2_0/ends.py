@@ -91,7 +91,10 @@ def _of_range(values: Values, first: bool, adjustment: int, limit: int | None, w
             valid = valid[1:]
             if valid.all():
                 valid = None
-    _check(edges[:-1], edges[1:], limit)
+    # Edges that never decrease are bounded by the first and the last: one pass is enough.
+    if int(edges[0]) < 0 or bool((edges[1:] < edges[:-1]).any()):
+        raise CorruptFileError("ends of strings or lists decrease")
+    _check_limit(int(edges[-1]), limit)
     return Extents(edges[:-1], edges[1:], valid, True)
 
 
@@ -117,7 +120,9 @@ def _check(starts: Ints, ends: Ints, limit: int | None) -> None:
         return
     if int(starts.min()) < 0 or bool((ends < starts).any()):
         raise CorruptFileError("ends of strings or lists decrease")
-    if limit is not None and int(ends.max()) > limit:
-        raise CorruptFileError(
-            f"strings or lists end at {int(ends.max())}, there are only {limit} bytes or items"
-        )
+    _check_limit(int(ends.max()), limit)
+
+
+def _check_limit(last: int, limit: int | None) -> None:
+    if limit is not None and last > limit:
+        raise CorruptFileError(f"strings or lists end at {last}, there are only {limit} bytes or items")

@@ -22,10 +22,13 @@ class Operation(ABC):
 
     Attributes:
         kind: name of the operation in the transaction message, and its row in the conflict matrix.
+        only_adds: whether it leaves the fragments of the table as they are, and can be applied to a manifest
+            without them; those of the result are then the added ones.
     """
 
     __slots__ = ()
     kind: ClassVar[str]
+    only_adds: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, manifest: Manifest) -> Manifest:

@@ -56,6 +56,7 @@ class UpdateConfig(Operation):
     """
 
     kind: ClassVar[str] = "update_config"
+    only_adds: ClassVar[bool] = True
 
     config: UpdateMap | None = None
     table_metadata: UpdateMap | None = None
@@ -105,6 +106,7 @@ class ReserveFragments(Operation):
     """Set fragment ids aside for a later commit: the last ``num_fragments`` up to the new highest id."""
 
     kind: ClassVar[str] = "reserve_fragments"
+    only_adds: ClassVar[bool] = True
 
     num_fragments: int
 
@@ -118,6 +120,7 @@ class UpdateBases(Operation):
     """Add base paths.  An id of 0 is assigned by the commit, counting from 1."""
 
     kind: ClassVar[str] = "update_bases"
+    only_adds: ClassVar[bool] = True
 
     new_bases: tuple[BasePath, ...]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from pilum.errors import InvalidInputError
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import table_pb2 as pb
 from pilum.table.indices import edit_index, holds_addresses, is_system_index, retain_indices, swap_coverage
 from pilum.table.model import Fragment, IndexMetadata, Manifest
 from pilum.table.operations.base import Operation, number_fragments, require_fragments
@@ -24,6 +24,7 @@ class CreateIndex(Operation):
     """
 
     kind: ClassVar[str] = "create_index"
+    only_adds: ClassVar[bool] = True
 
     new_indices: tuple[IndexMetadata, ...] = ()
     removed_indices: tuple[IndexMetadata, ...] = ()

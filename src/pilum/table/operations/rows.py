@@ -25,6 +25,7 @@ class Append(Operation):
     """Add fragments.  An id of 0 is assigned by the commit, another one was reserved before."""
 
     kind: ClassVar[str] = "append"
+    only_adds: ClassVar[bool] = True
 
     fragments: tuple[Fragment, ...]
 

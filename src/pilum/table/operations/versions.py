@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from pilum.errors import InvalidInputError
-from pilum.proto import table_pb2 as pb
+from pilum.proto.lazy import table_pb2 as pb
 from pilum.table.indices import edit_index
 from pilum.table.model import BasePath, DataFile, Fragment, IndexMetadata, Manifest
 from pilum.table.operations.base import Operation

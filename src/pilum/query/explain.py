@@ -96,7 +96,7 @@ def _filter_nodes(scan: Scan, source: tuple[tuple[str, Any], ...]) -> PlanNode:
             node = PlanNode("LanceRead", details, (), f"stage {number + 1}")
         elif stage.schema.fields:
             node = PlanNode(
-                "LanceTake", (("projection", _names(stage.schema)),), (node,), f"stage {number + 1}"
+                "LateRead", (("projection", _names(stage.schema)),), (node,), f"stage {number + 1}"
             )
         condition = " AND ".join(f"({one})" if len(stage.filters) > 1 else str(one) for one in stage.filters)
         node = PlanNode("Filter", (("filter", condition),), (node,))
@@ -119,7 +119,7 @@ def _of_scan(scan: Scan, verbose: bool) -> PlanNode:
     )
     node = _filter_nodes(scan, source)
     if scan.stages and scan.late.fields:
-        node = PlanNode("LanceTake", (("projection", _names(scan.late)), ("late", True)), (node,), "late")
+        node = PlanNode("LateRead", (("projection", _names(scan.late))), (node,), "late")
     if scan.orderings:
         node = PlanNode("SortExec", (("by", _order(scan.orderings)), ("TopK", _top(scan))), (node,))
     return PlanNode("Project", (_output(scan),), (_limited(scan, node),))

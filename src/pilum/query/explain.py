@@ -119,7 +119,7 @@ def _of_scan(scan: Scan, verbose: bool) -> PlanNode:
     )
     node = _filter_nodes(scan, source)
     if scan.stages and scan.late.fields:
-        node = PlanNode("LateRead", (("projection", _names(scan.late))), (node,), "late")
+        node = PlanNode("LateRead", (("projection", _names(scan.late)),), (node,), "late")
     if scan.orderings:
         node = PlanNode("SortExec", (("by", _order(scan.orderings)), ("TopK", _top(scan))), (node,))
     return PlanNode("Project", (_output(scan),), (_limited(scan, node),))

@@ -115,7 +115,7 @@ def _key(column: Any, ordering: ColumnOrdering) -> npt.NDArray[Any]:
     else:
         import pyarrow.compute as pc  # 50 ms
 
-        ranks = pc.rank(column, sort_keys="ascending", null_placement="at_end", tiebreaker="dense")
+        ranks = pc.rank(column, sort_keys="ascending", tiebreaker="dense")
         ranks = ranks.to_numpy().astype(np.int64)
     if not ordering.ascending:
         ranks = -ranks

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from pilum import config, turns
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StoreError
 from pilum.io import durable
-from pilum.io.batch import read_files
+from pilum.io.batch import Stack, read_files, read_stack
 from pilum.io.buffers import EMPTY, Bytes, allocate
 from pilum.io.ranges import Range, assemble, check_range, merge_ranges, split_range
 from pilum.io.runtime import LoopRuntime, current_runtime
@@ -117,6 +117,26 @@ class LocalStore(Store):
                 self.stats.note_read(end - start)
             pieces.append(piece)
         return pieces
+
+    async def get_stack(self, paths: Sequence[str], start: int, end: int, *, who: str = "") -> Stack:
+        total = (end - start) * len(paths)
+        if start >= 0 and 0 < total <= _BATCH and TRACE.get() is None:
+            if total > _LARGE and isinstance(current_runtime(), LoopRuntime):
+                stack = await current_runtime().offload(self._get_stack, paths, start, end)
+            else:
+                stack = self._get_stack(paths, start, end)
+            if stack is not None:
+                return stack
+        return await super().get_stack(paths, start, end, who=who)
+
+    def _get_stack(self, paths: Sequence[str], start: int, end: int) -> Stack | None:
+        joined = ("\0" + self._prefix).join(paths)
+        if ".." in joined:
+            return None
+        stack = read_stack(os.fsencode(f"{self._prefix}{joined}\0"), len(paths), start, end)
+        if stack is not None:
+            self.stats.note_reads(end - start, len(paths))
+        return stack
 
     async def get_all(self, path: str, *, who: str = "") -> Bytes:
         # The size is known only once the file is open; what is read whole is small (manifests, deletions).

@@ -16,6 +16,7 @@ import numpy as np
 
 from pilum import config
 from pilum.errors import StoreError
+from pilum.io.batch import Stack
 from pilum.io.buffers import EMPTY, Bytes
 from pilum.io.ranges import Range, assemble, check_range, plan_requests
 from pilum.io.runtime import cancel_and_wait
@@ -139,6 +140,16 @@ class Store:
         if not self.suspends:
             return [await self.get(path, start, end, who=who) for path, start, end in requests]
         return await _together([self.get(path, start, end, who=who) for path, start, end in requests])
+
+    async def get_stack(self, paths: Sequence[str], start: int, end: int, *, who: str = "") -> Stack:
+        """The same bytes ``[start, end)`` of each of several objects, in one piece of memory; errors as for `get`.
+
+        Args:
+            paths: keys, at least one.
+            start, end: byte range, not empty.
+            who: what the bytes are for.
+        """
+        return Stack.of(await self.get_many([(path, start, end) for path in paths], who=who))
 
     async def get_all(self, path: str, *, who: str = "") -> Bytes:
         """A whole object."""

@@ -37,6 +37,10 @@ __all__ = [
     "take_rows",
 ]
 
+# Fragments whose rows one thread reads in one go, unless they are more bytes than this.
+_CHUNK = 32
+_CHUNK_BYTES = 1 << 20
+
 U64 = npt.NDArray[np.uint64]
 
 
@@ -156,8 +160,15 @@ async def take_addresses(snapshot: Snapshot, addresses: U64, schema: Schema) -> 
     if len(groups) == 1:
         batches = [await read(groups[0])]
     else:
+        # Waking a second thread costs as much as reading a few rows of twenty fragments.
+        most = _CHUNK_BYTES * len(groups) / (schema.row_bytes * len(distinct))
+        chunk = max(1, min(_CHUNK, int(most)))
         stream: AsyncGenerator[pa.RecordBatch, None] = current_runtime().map_ordered(
-            read, groups, window=4 * snapshot.store.io_parallelism, suspends=snapshot.suspends, chunk=8
+            read,
+            groups,
+            window=4 * max(snapshot.store.io_parallelism, chunk),
+            suspends=snapshot.suspends,
+            chunk=chunk,
         )
         async with aclosing(stream):
             batches = [batch async for batch in stream]

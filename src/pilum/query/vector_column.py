@@ -21,6 +21,7 @@ from pilum.encoding import Decoded
 from pilum.encoding.blocks import FixedBlock, FslBlock, NullBlock
 from pilum.encoding.kernels.distance import BFLOAT16, Distance
 from pilum.errors import CorruptFileError, InvalidInputError
+from pilum.query.alike import AlikeValues
 from pilum.schema import Field
 
 __all__ = ["VectorColumn"]
@@ -83,14 +84,16 @@ class VectorColumn:
             return metric, (cls(distances, dimension, True),), False
         return metric, tuple(cls([one], dimension, False) for one in distances), query.ndim == 2
 
-    def fill(self, values: list[Decoded] | pa.Array, out: F32) -> None:
+    def fill(self, values: AlikeValues | list[Decoded] | pa.Array, out: F32) -> None:
         """Write the distance of each row to ``out``; NaN where the value is null.
 
         Args:
-            values: decoded pages of the rows, or an Arrow array.
+            values: values of fragments that are alike, decoded pages of the rows, or an Arrow array.
             out: one number a row, contiguous.
         """
-        if self.multi:
+        if isinstance(values, AlikeValues):
+            self._fill_alike(values, out)
+        elif self.multi:
             self._fill_lists(values, out)
         elif isinstance(values, list):
             self._fill_pages(values, out)
@@ -98,6 +101,16 @@ class VectorColumn:
             self._distances[0](_matrix(values, self.dimension, self._dtype), out)
             if values.null_count:
                 out[values.is_null().to_numpy(zero_copy_only=False)] = np.nan
+
+    def _fill_alike(self, values: AlikeValues, out: F32) -> None:
+        width, rows, stack = self._dtype.itemsize, values.rows, values.stack
+        if values.bits != 8 * width or values.size != rows * self.dimension * width:
+            raise CorruptFileError("a page of vectors does not have the type of its column")
+        if rows * stack.pieces != len(out):
+            raise CorruptFileError(f"{rows * stack.pieces} rows decoded, {len(out)} expected")
+        last = (stack.pieces - 1) * stack.stride + values.start + values.size
+        memory = stack.memory[values.start : last].view(self._dtype)
+        self._distances[0].of_stack(memory, stack.stride // width, rows, out)
 
     def _fill_pages(self, pages: list[Decoded], out: F32) -> None:
         distance, at = self._distances[0], 0

@@ -55,11 +55,8 @@ def union(left: Values, right: Values) -> Values:
 
 def difference(left: Values, right: Values) -> Values:
     """Values of the first that are not in the second, ascending."""
-    mine, others = unique(left), np.sort(right, axis=None)
-    if not len(others):
-        return mine
-    place = np.minimum(np.searchsorted(others, mine), len(others) - 1)
-    return mine[others[place] != mine]
+    mine = unique(left)
+    return mine[_absent(mine, right)]
 
 
 def intersection(left: Values, right: Values) -> Values:

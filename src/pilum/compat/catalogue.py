@@ -7,11 +7,11 @@ be called.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
+from pilum import imports
 from pilum.errors import UnsupportedError
 
 __all__ = ["MODULES", "Missing", "is_package", "resolve"]
@@ -312,7 +312,7 @@ def resolve(module: str, name: str) -> Any:
     if isinstance(found, _Unbuilt):
         return _stub(name, found)
     place, _, attribute = found.partition(":")
-    return getattr(importlib.import_module(place), attribute)
+    return getattr(imports.load(place), attribute)
 
 
 @cache

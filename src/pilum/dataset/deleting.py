@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pilum import arrays, distinct
 from pilum.errors import CommitConflictError, InvalidInputError, RetryTimeoutError
 from pilum.query.projection import ROW_ADDRESS
 from pilum.query.request import ScanRequest
@@ -101,7 +102,7 @@ async def _addresses(scan: Scan) -> Any:
     found = [np.empty(0, dtype=np.uint64)]
     async with aclosing(await open_scan(scan)) as stream:
         async for batch in stream:
-            found.append(batch.column(0).to_numpy())
+            found.append(arrays.to_numpy(batch.column(0)))
     return np.concatenate(found)
 
 
@@ -111,7 +112,7 @@ async def _deletion(snapshot: Snapshot, addresses: Any, text: str) -> Delete:
     by_id = {fragment.id: fragment for fragment in snapshot.manifest.fragments}
     updated: list[Fragment] = []
     removed: list[int] = []
-    for owner in np.unique(owners).tolist():
+    for owner in distinct.unique(owners).tolist():
         fragment = await delete_offsets(snapshot, by_id[owner], offsets[owners == owner])
         if fragment is None:
             removed.append(owner)
@@ -137,7 +138,7 @@ async def delete_offsets(snapshot: Snapshot, fragment: Fragment, offsets: Any) -
         offsets: physical offsets of the rows; deleted ones do no harm.
     """
     old = await snapshot.deletions(fragment)
-    merged = np.union1d(old, offsets).astype(np.uint32)
+    merged = distinct.union(old, offsets).astype(np.uint32)
     if len(merged) == len(old):
         return fragment
     if len(merged) == fragment.physical_rows:

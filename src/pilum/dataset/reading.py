@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.dataset.bitmap import Bitmap
 from pilum.dataset.handle import Handle
 from pilum.dataset.scanning import KNOWN_OPTIONS, AsyncLanceScanner, scan_request
@@ -128,9 +129,7 @@ def row_positions(indices: Any) -> Any:
         OverflowError: one does not fit.
     """
     if isinstance(indices, (pa.Array, pa.ChunkedArray)):
-        indices = (
-            indices.to_numpy(zero_copy_only=False) if isinstance(indices, pa.Array) else indices.to_numpy()
-        )
+        indices = arrays.to_numpy(indices)
     array = np.asarray(indices if len(indices) else [], dtype=None if len(indices) else np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"row positions must be integers, got {array.dtype}")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.dataset.fragment_metadata import metadata_of
 from pilum.dataset.inputs import InputStream, cut_batches
 from pilum.errors import (
@@ -278,21 +279,21 @@ def _same_type(given: pa.DataType, expected: pa.DataType) -> bool:
 
 def _conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
     """Columns in schema order with the stored types; nulls in a required column are refused."""
-    arrays = []
+    columns = []
     for field in schema.fields:
         column = batch.column(field.name)
         if isinstance(column, pa.ExtensionArray) and not isinstance(field.arrow_type, pa.BaseExtensionType):
             column = column.storage
         if not column.type.equals(field.arrow_type):
-            column = column.cast(field.arrow_type)
+            column = arrays.compute().cast(column, field.arrow_type)
         if column.null_count and not field.nullable:
             raise InvalidInputError(
                 f"column {field.name!r} is not nullable but holds {column.null_count} nulls"
             )
-        arrays.append(column)
-    if not arrays:
+        columns.append(column)
+    if not columns:
         return batch
-    return pa.RecordBatch.from_arrays(arrays, schema=schema.to_arrow())
+    return pa.RecordBatch.from_arrays(columns, schema=schema.to_arrow())
 
 
 async def _finish(writer: FileWriter) -> Fragment:

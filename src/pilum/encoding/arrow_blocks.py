@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding.blocks import (
     Block,
     Bools,
@@ -55,9 +56,9 @@ def from_arrow(array: pa.Array) -> Block:
     if pa.types.is_null(kind):
         return NullBlock(count)
     if pa.types.is_string_view(kind):
-        return from_arrow(array.cast(pa.string()))
+        return from_arrow(arrays.compute().cast(array, pa.string()))
     if pa.types.is_binary_view(kind):
-        return from_arrow(array.cast(pa.binary()))
+        return from_arrow(arrays.compute().cast(array, pa.binary()))
     if _is_variable(kind):
         return _variable_from_arrow(array, 64 if _is_large(kind) else 32)
     if pa.types.is_dictionary(kind):
@@ -111,7 +112,7 @@ def _struct_from_arrow(array: pa.Array) -> StructBlock:
     count, children = len(array), []
     for index, field in enumerate(array.type):
         child = _storage(array.field(index))
-        if child.null_count and (not array.null_count or child.filter(array.is_valid()).null_count):
+        if child.null_count and (not array.null_count or not arrays.valid(child)[arrays.valid(array)].all()):
             raise InvalidInputError(
                 f"member {field.name!r} of a packed struct has nulls, which cannot be stored; fill them, or do"
                 " not pack the struct"
@@ -131,10 +132,10 @@ def _dictionary_from_arrow(array: pa.Array) -> DictionaryBlock:
     if len(words) and int(words.max()) >= max(1, len(dictionary)):
         raise InvalidInputError(f"dictionary index {int(words.max())} is not below {len(dictionary)}")
     if dictionary.null_count:
-        kept = dictionary.is_valid()
-        table = np.cumsum(kept.to_numpy(False)) - 1
+        kept = arrays.valid(dictionary)
+        table = np.cumsum(kept) - 1
         words = np.maximum(table, 0).astype(words.dtype)[words]
-        dictionary = dictionary.filter(kept)
+        dictionary = arrays.take(dictionary, np.flatnonzero(kept))
     items = from_arrow(dictionary)
     return DictionaryBlock(FixedBlock(bits, words.view(np.uint8), len(words)), items, len(words))
 
@@ -324,8 +325,7 @@ def _dictionary_to_arrow(block: DictionaryBlock, kind: pa.DataType, validity: Bo
     stored = kind.index_type.to_pandas_dtype()
     if block.items.count - 1 > np.iinfo(stored).max:
         raise InvalidInputError(f"a dictionary of {block.items.count} items does not fit a {kind}")
-    indices = pa.array(
-        words.astype(stored, copy=False), kind.index_type, mask=None if validity is None else ~validity
-    )
+    mask = None if validity is None else ~validity
+    indices = arrays.from_numpy(words.astype(stored, copy=False), kind.index_type, mask)
     items = to_arrow(block.items, kind.value_type)
     return pa.DictionaryArray.from_arrays(indices, items, ordered=kind.ordered)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import distinct
 from pilum.encoding.arrow_blocks import to_arrow
 from pilum.encoding.blocks import Block, Bytes, FixedBlock, FslBlock, VariableBlock, pack_bits, unpack_bits
 from pilum.encoding.page import Range, Rows
@@ -194,12 +195,12 @@ class _BitsColumn(_Batches):
         pages, places = self._locate(rows)
         bits = (places[:, None] * dimension + np.arange(dimension)).reshape(-1)
         holders = np.repeat(self.positions[pages], dimension) + (bits >> 3)
-        distinct, back = np.unique(holders, return_inverse=True)
+        needed, back = distinct.unique_inverse(holders)
 
         def pick(data: Bytes) -> Any:
             return self._array((data[back] >> (bits & 7).astype(np.uint8)) & np.uint8(1), count)
 
-        return then(read_spans(distinct, np.ones(len(distinct), np.int64)), pick)
+        return then(read_spans(needed, np.ones(len(needed), np.int64)), pick)
 
     def _array(self, bits: Any, count: int) -> Any:
         return to_arrow(_bit_block(self.arrow_type, pack_bits(bits), count), self.arrow_type)

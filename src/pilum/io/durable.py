@@ -24,6 +24,7 @@ import errno
 import os
 from collections.abc import Sequence
 
+from pilum import imports
 from pilum.errors import StoreError
 
 __all__ = ["HIDDEN", "TemporaryFile", "put_if_absent"]
@@ -145,7 +146,7 @@ def put_if_absent(temporary: str, path: str) -> None:
 
 
 def _rename_in_turn(temporary: str, path: str) -> None:
-    import fcntl
+    fcntl = imports.load("fcntl")
 
     descriptor = os.open(os.path.join(os.path.dirname(path), _LOCK), os.O_RDWR | os.O_CREAT, 0o666)
     try:

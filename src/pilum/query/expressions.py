@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.query.type_names import sql_type, type_name
 
 __all__ = [
@@ -108,6 +109,8 @@ class Constant:
 
     @property
     def value(self) -> Any:
+        if pa.types.is_temporal(self.scalar.type):
+            arrays.prepare()  # a time of nanoseconds becomes one of pandas
         return self.scalar.as_py()
 
 

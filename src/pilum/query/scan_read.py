@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.io import Bytes
 from pilum.query.fragment_batch import open_fragments, read_together
 from pilum.query.fragment_reader import FragmentReader, gather
@@ -75,7 +76,7 @@ async def read_group(scan: Scan, group: UnitGroup, bodies: Bodies | None = None)
         late = await _columns(scan, group, scan.late, rows if found.sparse else None, bodies, "late")
         batch = late if batch is None else _side_by_side(batch, late)
     if rows is not None and not found.sparse:
-        batch = batch.take(pa.array(rows))
+        batch = arrays.take(batch, rows)
     hidden = None
     if scan.request.include_deleted_rows and found.alive is not None:
         hidden = ~found.alive if rows is None else ~found.alive[rows]
@@ -160,13 +161,13 @@ async def select_rows(scan: Scan, group: UnitGroup, bodies: Bodies) -> Selection
                 return Selection(np.empty(0, np.int64), None, True, alive)
             if left <= _FEW * group.num_rows:
                 positions = np.flatnonzero(mask)
-                held = held.take(pa.array(positions))
+                held = arrays.take(held, positions)
         elif not passed.all():
             kept = np.flatnonzero(passed)
             positions = positions[kept]
             if len(kept) == 0:
                 return Selection(positions, None, True, alive)
-            held = held.take(pa.array(kept))
+            held = arrays.take(held, kept)
     if positions is not None:
         return Selection(positions, held, True, alive)
     assert mask is not None
@@ -273,7 +274,7 @@ async def read_columns(
     )
     if rows is None or len(rows) == batch.num_rows:
         return batch
-    return batch.take(pa.array(rows))
+    return arrays.take(batch, rows)
 
 
 async def open_group(snapshot: Snapshot, group: UnitGroup, schema: Schema, bodies: Bodies) -> None:
@@ -294,9 +295,8 @@ async def open_group(snapshot: Snapshot, group: UnitGroup, schema: Schema, bodie
 def true_mask(result: pa.BooleanArray) -> Bools:
     """A boolean array as a NumPy mask; null becomes False."""
     if result.null_count:
-        result = result.fill_null(False)
-    mask: Bools = result.to_numpy(zero_copy_only=False).astype(np.bool_, copy=True)
-    return mask
+        return arrays.filled(result) & arrays.valid(result)
+    return arrays.to_numpy(result)
 
 
 def _empty(count: int) -> pa.RecordBatch:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding import Decoded
 from pilum.encoding.kernels.distance import top_k
 from pilum.errors import InvalidInputError
@@ -173,7 +174,7 @@ async def search(plan: Search) -> pa.Table:
     if plan.after is not None and len(addresses):
         rows = await _take(plan, addresses, plan.after_schema, "filter")
         made = await system_columns(snapshot, addresses, plan.after.columns)
-        made[DISTANCE] = pa.array(distances)
+        made[DISTANCE] = arrays.from_numpy(distances)
         columns = {name: rows.column(name) for name in rows.schema.names} | made
         keep = np.flatnonzero(true_mask(plan.after.evaluate(pa.RecordBatch.from_pydict(columns))))
         index, distances, addresses = index[keep], distances[keep], addresses[keep]
@@ -183,8 +184,8 @@ async def search(plan: Search) -> pa.Table:
         index, distances, addresses = index[start:stop], distances[start:stop], addresses[start:stop]
     stored = await _take(plan, addresses, plan.projection.read, "take")
     made = await system_columns(snapshot, addresses, plan.projection.system)
-    made[DISTANCE] = pa.array(distances, pa.float32())
-    made[QUERY_INDEX] = pa.array(index, pa.int32())
+    made[DISTANCE] = arrays.from_numpy(distances, pa.float32())
+    made[QUERY_INDEX] = arrays.from_numpy(index, pa.int32())
     table = pa.Table.from_batches([plan.projection.build(stored, made)], schema=plan.projection.schema)
     if not request.order_by:
         return table

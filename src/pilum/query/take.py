@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays, distinct
 from pilum.errors import InvalidInputError
 from pilum.io import current_runtime
 from pilum.query.fragment_reader import FragmentReader
@@ -96,7 +97,7 @@ async def addresses_of_positions(
         )
     which, local = locate(counts, positions)
     ids = np.array([fragment.id for fragment in fragments], dtype=np.uint64)
-    for index in np.unique(which).tolist():
+    for index in distinct.unique(which).tolist():
         fragment = fragments[index]
         if fragment.deletion_file is not None:
             here = which == index
@@ -144,10 +145,10 @@ async def take_addresses(snapshot: Snapshot, addresses: U64, schema: Schema) -> 
     if not schema.fields:
         return pa.RecordBatch.from_arrays([pa.nulls(len(addresses))], names=["_"]).select([])
     if len(addresses) == 0:
-        return pa.RecordBatch.from_pylist([], schema=arrow_schema)
+        return arrays.empty_batch(arrow_schema)
     ordered = bool(np.all(addresses[1:] > addresses[:-1]))
-    distinct, back = (addresses, None) if ordered else np.unique(addresses, return_inverse=True)
-    groups = _group(snapshot, distinct)
+    wanted, back = (addresses, None) if ordered else distinct.unique_inverse(addresses)
+    groups = _group(snapshot, wanted)
 
     async def read(group: _Group) -> pa.RecordBatch:
         offsets = group.offsets
@@ -173,7 +174,7 @@ async def take_addresses(snapshot: Snapshot, addresses: U64, schema: Schema) -> 
         async with aclosing(stream):
             batches = [batch async for batch in stream]
     stored = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-    return stored if back is None else stored.take(pa.array(back))
+    return stored if back is None else arrays.take(stored, back)
 
 
 def _group(snapshot: Snapshot, addresses: U64) -> list[_Group]:

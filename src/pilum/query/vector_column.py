@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding import Decoded
 from pilum.encoding.blocks import FixedBlock, FslBlock, NullBlock
 from pilum.encoding.kernels.distance import BFLOAT16, Distance
@@ -100,7 +101,7 @@ class VectorColumn:
         else:
             self._distances[0](_matrix(values, self.dimension, self._dtype), out)
             if values.null_count:
-                out[values.is_null().to_numpy(zero_copy_only=False)] = np.nan
+                out[~arrays.valid(values)] = np.nan
 
     def _fill_alike(self, values: AlikeValues, out: F32) -> None:
         width, rows, stack = self._dtype.itemsize, values.rows, values.stack
@@ -129,14 +130,14 @@ class VectorColumn:
             raise CorruptFileError(f"{at} rows decoded, {len(out)} expected")
 
     def _fill_lists(self, lists: pa.Array, out: F32) -> None:
-        offsets = lists.offsets.to_numpy().astype(np.int64)
+        offsets = arrays.to_numpy(lists.offsets).astype(np.int64)
         first, last = int(offsets[0]), int(offsets[-1])
         vectors = lists.values.slice(first, last - first)
         # NaN: no vector, never a result.
         out[:] = np.nan
         filled = np.flatnonzero(np.diff(offsets) > 0)
         if lists.null_count:
-            valid = lists.is_valid().to_numpy(zero_copy_only=False)
+            valid = arrays.valid(lists)
             filled = filled[valid[filled]]
         if not len(filled):
             return
@@ -147,7 +148,7 @@ class VectorColumn:
         found = np.empty(len(vectors) + 1, np.float32)
         found[-1] = np.nan
         total = np.zeros(len(filled), np.float32)
-        missing = vectors.is_null().to_numpy(zero_copy_only=False) if vectors.null_count else None
+        missing = ~arrays.valid(vectors) if vectors.null_count else None
         matrix = _matrix(vectors, self.dimension, self._dtype)
         for distance in self._distances:
             distance(matrix, found[:-1])

@@ -26,13 +26,8 @@ __all__ = ["build_manifest", "writer_version"]
 @cache
 def writer_version() -> WriterVersion:
     """How pilum signs the versions it writes."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        number = version("pilum")
-    except PackageNotFoundError:  # run from a source tree
-        number = getattr(sys.modules.get("pilum"), "__version__", "0.0.0")
-    return WriterVersion("pilum", number)
+    # Not asked of `importlib.metadata`, which imports `email`, `zipfile` and `csv` for the answer.
+    return WriterVersion("pilum", getattr(sys.modules["pilum"], "__version__", "0.0.0"))
 
 
 def build_manifest(

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from pilum import distinct
 from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.proto.lazy import table_pb2 as pb
 from pilum.table.model import IndexMetadata, Manifest
@@ -131,7 +132,7 @@ def holds_addresses(index: IndexMetadata) -> bool:
 
 def encode_coverage(fragments: Iterable[int]) -> bytes:
     """The bitmap of some fragment ids."""
-    return encode_roaring(np.unique(np.fromiter(fragments, np.uint32)))
+    return encode_roaring(distinct.unique(np.fromiter(fragments, np.uint32)))
 
 
 def covered_fragments(index: IndexMetadata) -> frozenset[int] | None:
@@ -248,4 +249,4 @@ def _covers(index: IndexMetadata, live: npt.NDArray[np.uint32]) -> bool:
         covered = decode_roaring(index.fragment_bitmap, f"index {index.name}")
     except CorruptFileError:
         return True  # not ours to judge; keep it
-    return bool(np.isin(covered, live).any())
+    return bool(len(distinct.intersection(covered, live)))

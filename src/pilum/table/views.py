@@ -16,7 +16,15 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+from pilum import imports
+
 __all__ = ["Views", "views"]
+
+_NAMES = (
+    "google.protobuf.descriptor_pb2",
+    "google.protobuf.descriptor_pool",
+    "google.protobuf.message_factory",
+)
 
 
 class Views(NamedTuple):
@@ -30,6 +38,7 @@ class Views(NamedTuple):
 @functools.cache
 def views() -> Views:
     """The view classes, built on first use (0.3 ms)."""
+    imports.load_all(_NAMES)
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding.arrow_blocks import to_arrow
 from pilum.encoding.blocks import VariableBlock, pack_bits
 from pilum.encoding.page import Rows
@@ -65,7 +66,7 @@ class Column:
     def schedule(self, rows: Rows) -> ArrayRead:
         """Plan the read of some rows, all below ``num_rows``; decodes to an Arrow array.  Pure."""
         if not len(rows):
-            return done(pa.array([], self.arrow_type))
+            return done(arrays.empty(self.arrow_type))
         return self._schedule(rows)
 
     def _schedule(self, rows: Rows) -> ArrayRead:
@@ -257,7 +258,7 @@ def over_all_items(lists: Lists, items: Any, arrow_type: Any) -> Any:
     if total != len(items):
         low = _contiguous(starts, sizes, total)
         if low is None:
-            items = items.take(pa.array(_expanded(starts, sizes, offsets)))
+            items = arrays.take(items, _expanded(starts, sizes, offsets))
         else:
             items = items.slice(low, total)
     return _list_array(lists, items, arrow_type)
@@ -362,7 +363,7 @@ class StringColumn(Column):
             if len(items)
             else _NOTHING
         )
-        validity = lists.is_valid().to_numpy(zero_copy_only=False) if lists.null_count else None
+        validity = arrays.valid(lists) if lists.null_count else None
         return to_arrow(VariableBlock(64, offsets, data, len(lists)), self.arrow_type, validity)
 
 
@@ -386,10 +387,8 @@ class BlobColumn(Column):
 
     def _fetch(self, descriptors: Any) -> ArrayRead | Any:
         if pa.types.is_struct(self.arrow_type):
-            return descriptors.cast(self.arrow_type)
-        positions, sizes = (
-            descriptors.field(i).to_numpy(zero_copy_only=False).astype(np.uint64) for i in range(2)
-        )
+            return arrays.compute().cast(descriptors, self.arrow_type)
+        positions, sizes = (arrays.to_numpy(descriptors.field(i)).astype(np.uint64) for i in range(2))
         limit = np.uint64(self.file_size)
         filled = sizes > 0
         if bool(((sizes > limit) | (positions > limit - np.minimum(sizes, limit)))[filled].any()):

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding.arrow_blocks import from_arrow
 from pilum.encoding.blocks import (
     Block,
@@ -241,13 +242,13 @@ def _automatic_dictionary(array: Any, buffers: _Buffers) -> Any:
     if len(array) < _DICTIONARY_ROWS or array.null_count == len(array):
         return None
     # Most columns of many values show it in their first rows.
-    if len(array) > _SAMPLE and len(array.slice(0, _SAMPLE).unique()) > _DICTIONARY_VALUES:
+    if len(array) > _SAMPLE and len(arrays.compute().unique(array.slice(0, _SAMPLE))) > _DICTIONARY_VALUES:
         return None
-    encoded = array.dictionary_encode()
+    encoded = arrays.compute().dictionary_encode(array)
     items = encoded.dictionary
     if len(items) >= _DICTIONARY_VALUES:
         return None
-    shifted = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False) + 1
+    shifted = np.where(arrays.valid(encoded.indices), arrays.filled(encoded.indices) + 1, 0)
     pb = _messages()
     indices = _no_nulls(_flat_message(8, buffers.add(shifted.astype(np.uint8))))
     message = pb.Dictionary(indices=indices, items=_plain(items, buffers), num_dictionary_items=len(items))
@@ -266,7 +267,7 @@ def _dictionary(array: Any, buffers: _Buffers) -> Any:
     """A dictionary array; nulls move from the indices into the items."""
     items, indices = array.dictionary, array.indices
     if indices.null_count:
-        missing = items.is_null().to_numpy(zero_copy_only=False)
+        missing = ~arrays.valid(items)
         if missing.any():
             place = int(np.flatnonzero(missing)[0])
         else:
@@ -277,7 +278,7 @@ def _dictionary(array: Any, buffers: _Buffers) -> Any:
             raise InvalidInputError(
                 f"a dictionary of {place} values has no index of type {indices.type} left for null; use a wider index"
             )
-        indices = indices.fill_null(pa.scalar(place, indices.type))
+        indices = arrays.compute().fill_null(indices, arrays.scalar(place, indices.type))
     block = from_arrow(indices)
     if not len(items):  # only for a column without rows: an index needs something to point to
         items = pa.nulls(1, items.type)
@@ -301,7 +302,7 @@ def _list(array: Any) -> tuple[EncodedPage, Any]:
     valid = _valid(array)
     offsets = _offsets(array, dtype)
     if valid is not None and bool((np.diff(offsets) > 0)[~valid].any()):
-        array = array.take(pa.array(np.arange(count)))  # null lists give up the items they own
+        array = arrays.take(array, np.arange(count))  # null lists give up the items they own
         offsets = _offsets(array, dtype)
     low, high = int(offsets[0]), int(offsets[-1])
     ends = (offsets[1:] - dtype(low)).astype(np.uint64)
@@ -361,6 +362,7 @@ def _nulls_inside(array: Any) -> bool:
 def _blob(array: Any) -> BlobRows:
     valid = _valid(array)
     if valid is not None:
+        arrays.prepare()
         array = array.fill_null(b"")
     block = from_arrow(array)
     if not isinstance(block, VariableBlock):

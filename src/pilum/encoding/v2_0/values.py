@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding.arrow_blocks import to_arrow
 from pilum.encoding.blocks import FixedBlock, FslBlock, NullBlock
 from pilum.encoding.v2_0.flat import fixed_bits
@@ -32,8 +33,9 @@ def to_array(values: Values, arrow_type: Any) -> Any:
     if pa.types.is_dictionary(arrow_type):
         return _dictionary(values, arrow_type)
     if values.dictionary is not None:
-        found = values.dictionary.take(_indices(values))
-        return found if found.type.equals(arrow_type) else found.cast(arrow_type)
+        pc = arrays.compute()
+        found = pc.take(values.dictionary, _indices(values))
+        return found if found.type.equals(arrow_type) else pc.cast(found, arrow_type)
     if pa.types.is_struct(arrow_type) and isinstance(values.block, FixedBlock):
         return _packed(values.block, arrow_type)
     return to_arrow(values.block, arrow_type, values.validity)
@@ -58,7 +60,7 @@ def _dictionary(values: Values, arrow_type: Any) -> Any:
     indices = _indices(values)
     if not indices.type.equals(arrow_type.index_type):
         try:
-            indices = indices.cast(arrow_type.index_type)
+            indices = arrays.compute().cast(indices, arrow_type.index_type)
         except pa.ArrowInvalid as error:
             raise CorruptFileError(
                 f"dictionary indices do not fit {arrow_type.index_type}: {error}"
@@ -70,13 +72,13 @@ def _dictionary(values: Values, arrow_type: Any) -> Any:
 
 def _without_null_items(indices: Any, items: Any) -> tuple[Any, Any]:
     """An index that points to a null item is a null value; Arrow users look at the indices, and cannot unify such items."""
-    valid = items.is_valid().to_numpy(zero_copy_only=False)
-    places = indices.fill_null(0).to_numpy(zero_copy_only=False)
+    valid = arrays.valid(items)
+    places = arrays.filled(indices)
     keep = valid[places]
     if indices.null_count:
-        keep &= indices.is_valid().to_numpy(zero_copy_only=False)
+        keep &= arrays.valid(indices)
     moved = np.maximum(np.cumsum(valid) - 1, 0)[places].astype(places.dtype)
-    return pa.array(moved, indices.type, mask=~keep), items.drop_null()
+    return arrays.from_numpy(moved, indices.type, ~keep), arrays.take(items, np.flatnonzero(valid))
 
 
 def member_bits(arrow_type: Any) -> tuple[int, ...]:

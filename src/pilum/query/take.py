@@ -162,7 +162,7 @@ async def take_addresses(snapshot: Snapshot, addresses: U64, schema: Schema) -> 
         batches = [await read(groups[0])]
     else:
         # Waking a second thread costs as much as reading a few rows of twenty fragments.
-        most = _CHUNK_BYTES * len(groups) / (schema.row_bytes * len(distinct))
+        most = _CHUNK_BYTES * len(groups) / (schema.row_bytes * len(wanted))
         chunk = max(1, min(_CHUNK, int(most)))
         stream: AsyncGenerator[pa.RecordBatch, None] = current_runtime().map_ordered(
             read,

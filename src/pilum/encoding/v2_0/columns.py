@@ -29,7 +29,7 @@ from pilum.encoding.page import Rows
 from pilum.encoding.v2_0.ends import Extents
 from pilum.encoding.v2_0.flat import read_spans
 from pilum.encoding.v2_0.reads import ArrayDecoder, ArrayRead, Ints, done, join, then
-from pilum.encoding.v2_0.values import to_array
+from pilum.encoding.v2_0.values import converter
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError, located
 
 __all__ = [
@@ -89,9 +89,16 @@ class _Paged(Column):
         self.num_rows = starts[-1]
         self.arrow_type = arrow_type
 
-    def _reads(self, rows: Rows, plan: Callable[[int, Rows], ArrayRead]) -> list[tuple[int, ArrayRead]]:
-        """The reads of all pages that hold some of ``rows``, each told where it failed if it does."""
-        return [(number, _at_page(number, plan, part)) for number, part in self._overlapping(rows)]
+    def _reads(self, rows: Rows, plan: Callable[[int, Rows], ArrayRead]) -> tuple[list[int], list[ArrayRead]]:
+        """The pages that hold some of ``rows`` and their reads; a plan that fails is told its page."""
+        numbers, reads = [], []
+        for number, part in self._overlapping(rows):
+            try:
+                reads.append(plan(number, part))
+            except PilumError as error:
+                raise _named(error, number) from None
+            numbers.append(number)
+        return numbers, reads
 
     def _overlapping(self, rows: Rows) -> list[tuple[int, Rows]]:
         starts = self.starts
@@ -115,23 +122,32 @@ class _Paged(Column):
         return found
 
 
-def _at_page(number: int, plan: Callable[[int, Rows], ArrayRead], rows: Rows) -> ArrayRead:
-    try:
-        read = plan(number, rows)
-    except PilumError as error:
-        raise _named(error, number) from None
-    return _watched(read, number)
+def _over_pages(
+    numbers: list[int], reads: list[ArrayRead], step: Callable[[list[Any]], Any]
+) -> ArrayRead:
+    """As `join`, for the reads of pages: what fails in one of them is told which page that is."""
+    alone = len(reads) == 1
+    ranges = reads[0].ranges if alone else [one for read in reads for one in read.ranges]
 
-
-def _watched(read: ArrayRead, number: int) -> ArrayRead:
     def decode(buffers: list[Any]) -> Any:
+        results: list[Any] = []
+        again, at, number = False, 0, 0
         try:
-            found = read.decode(buffers)
+            for number, read in zip(numbers, reads, strict=True):
+                size = len(read.ranges)
+                found = read.decode(buffers if alone else buffers[at : at + size])
+                at += size
+                again = again or isinstance(found, ArrayRead)
+                results.append(found)
         except PilumError as error:
             raise _named(error, number) from None
-        return _watched(found, number) if isinstance(found, ArrayRead) else found
+        if not again:
+            return step(results)
+        return _over_pages(
+            numbers, [one if isinstance(one, ArrayRead) else done(one) for one in results], step
+        )
 
-    return ArrayRead(read.ranges, decode)
+    return ArrayRead(ranges, decode)
 
 
 def _named(error: PilumError, number: int) -> PilumError:
@@ -153,19 +169,19 @@ def concat(arrays: list[Any]) -> Any:
 class LeafColumn(_Paged):
     """Pages of values."""
 
-    __slots__ = ("pages",)
+    __slots__ = ("_convert", "pages")
 
     def __init__(self, pages: Sequence[ArrayDecoder], arrow_type: Any) -> None:
         super().__init__([page.count for page in pages], arrow_type)
         self.pages = pages
+        self._convert = converter(arrow_type)
 
     def _schedule(self, rows: Rows) -> ArrayRead:
-        reads = self._reads(rows, self._plan)
-        return join([read for _, read in reads], concat)
+        numbers, reads = self._reads(rows, self._plan)
+        return _over_pages(numbers, reads, concat)
 
     def _plan(self, number: int, rows: Rows) -> ArrayRead:
-        kind = self.arrow_type
-        return then(self.pages[number].schedule(rows), lambda values: to_array(values, kind))
+        return then(self.pages[number].schedule(rows), self._convert)
 
 
 class NullColumn(Column):
@@ -311,17 +327,16 @@ class ListColumn(_Paged):
             )
 
     def _schedule(self, rows: Rows) -> ArrayRead:
-        reads = self._reads(rows, lambda number, part: self.pages[number].extents(part))
-        bases = [self.bases[number] for number, _ in reads]
-        ends = [read for _, read in reads]
+        numbers, ends = self._reads(rows, lambda number, part: self.pages[number].extents(part))
+        bases = [self.bases[number] for number in numbers]
         kind = self.arrow_type
         if len(rows) == self.num_rows:
+            lists = _over_pages(numbers, ends, lambda parts: _absolute(parts, bases))
             everything = self.items.schedule(range(self.items.num_rows))
-            return join(
-                [*ends, everything],
-                lambda parts: over_all_items(_absolute(parts[:-1], bases), parts[-1], kind),
-            )
-        return join(ends, lambda parts: read_items(_absolute(parts, bases), self.items, kind))
+            return join([lists, everything], lambda parts: over_all_items(*parts, kind))
+        return _over_pages(
+            numbers, ends, lambda parts: read_items(_absolute(parts, bases), self.items, kind)
+        )
 
 
 def _absolute(parts: list[Extents], bases: list[int]) -> Lists:

@@ -7,18 +7,19 @@ struct (packed)      row-major bytes cut into the members (`spec/file-2.0-and-0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pilum.encoding.arrow_blocks import to_arrow
+from pilum.encoding.arrow_blocks import aligned, to_arrow
 from pilum.encoding.blocks import FixedBlock, FslBlock, NullBlock
 from pilum.encoding.v2_0.flat import fixed_bits
 from pilum.encoding.v2_0.reads import Values
 from pilum.errors import CorruptFileError, UnsupportedError
 
-__all__ = ["member_bits", "to_array"]
+__all__ = ["converter", "member_bits", "to_array"]
 
 _UNSIGNED = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
 
@@ -37,6 +38,30 @@ def to_array(values: Values, arrow_type: Any) -> Any:
     if pa.types.is_struct(arrow_type) and isinstance(values.block, FixedBlock):
         return _packed(values.block, arrow_type)
     return to_arrow(values.block, arrow_type, values.validity)
+
+
+def converter(arrow_type: Any) -> Callable[[Values], Any]:
+    """`to_array` for one type; what the type alone decides is decided once."""
+    bits = None if isinstance(arrow_type, pa.BaseExtensionType) else fixed_bits(arrow_type)
+    if not bits or bits % 8 or pa.types.is_null(arrow_type):
+        return lambda values: to_array(values, arrow_type)
+    width = bits // 8
+
+    def convert(values: Values) -> Any:
+        block = values.block
+        if (
+            values.dictionary is not None
+            or values.validity is not None
+            or not isinstance(block, FixedBlock)
+            or block.bits != bits
+            or len(block.data) < block.count * width
+        ):
+            return to_array(values, arrow_type)
+        return pa.Array.from_buffers(
+            arrow_type, block.count, [None, aligned(block.data[: block.count * width], width)], 0
+        )
+
+    return convert
 
 
 def _indices(values: Values) -> Any:

@@ -15,6 +15,7 @@ begins with the smallest field id of the file's own schema, whatever the table a
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pilum.encoding.v0_1 import Pages, open_column
+from pilum.encoding.v0_1 import Batches, Pages, open_column, page_sizes
 from pilum.encoding.v2_0 import Column
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError, UnsupportedError, located
 from pilum.file.metadata import relocated
@@ -42,6 +43,7 @@ _FOOTER = struct.Struct("<qHH4s")
 _LENGTH = struct.Struct("<I")
 _VERSIONS = {(0, 0), (0, 1), (0, 2)}
 _MAX_ID = 1 << 20
+_STRINGS = frozenset(("string", "binary", "large_string", "large_binary"))
 Ints = npt.NDArray[np.int64]
 
 
@@ -54,17 +56,33 @@ class PageTable:
         entries: int64, (fields, batches, 2).
     """
 
-    __slots__ = ("entries", "ids", "low")
+    __slots__ = ("_ends", "entries", "ids", "low")
 
     def __init__(self, low: int, ids: frozenset[int], entries: Ints) -> None:
         self.low, self.ids, self.entries = low, ids, entries
+        self._ends: Ints | None = None
 
     def find(self, field_id: int) -> Pages | None:
         """The pages of a field, None if the file does not hold it."""
         if field_id not in self.ids:
             return None
         pages = self.entries[field_id - self.low]
-        return Pages(pages[:, 0], pages[:, 1])
+        positions = pages[:, 0]
+        floors = None
+        if self._ends is not None:
+            # Pages do not overlap, so the last of all ends up to a position is that of the page before.
+            floors = np.maximum(self._ends[np.searchsorted(self._ends, positions, "right") - 1], 0)
+        return Pages(positions, pages[:, 1], floors)
+
+    def know_ends(self, schema: Schema) -> None:
+        """Work out where all pages end, which the types in the file's own schema say."""
+        if self._ends is None:
+            ends = [np.zeros(1, np.int64)]
+            for field in schema.walk():
+                if field.id in self.ids:
+                    pages = self.entries[field.id - self.low]
+                    ends.append(pages[:, 0] + page_sizes(field, pages[:, 1]))
+            self._ends = np.sort(np.concatenate(ends))
 
 
 class LegacyMetadata:
@@ -75,6 +93,7 @@ class LegacyMetadata:
         size: its length.
         version: of the footer.
         offsets: first row of each batch, then the number of rows.
+        batches: the same for columns.
         table: where the pages are.
         fields: messages of the embedded schema, flat.
         schema_metadata: of the embedded schema.
@@ -84,7 +103,7 @@ class LegacyMetadata:
     """
 
     __slots__ = (
-        "_schema", "dictionaries", "fields", "offsets", "path", "projections", "schema_metadata", "size", "statistics",
+        "_schema", "batches", "dictionaries", "fields", "offsets", "path", "projections", "schema_metadata", "size", "statistics",
         "table", "version",
     )  # fmt: skip
 
@@ -94,6 +113,7 @@ class LegacyMetadata:
     ) -> None:  # fmt: skip
         self.path, self.size, self.version, self.offsets, self.table = path, size, version, offsets, table
         self.fields, self.schema_metadata, self.statistics = fields, schema_metadata, statistics
+        self.batches = Batches(np.diff(offsets))
         self.dictionaries: dict[int, Any] = {}
         self.projections: dict[int, TreeProjection] = {}
         self._schema: Schema | None = None
@@ -221,10 +241,11 @@ class FileReader01(TreeReader):
         schema = Schema.from_proto(message.schema)
         ids = frozenset(node.id for node in schema.walk())
         table = await self._page_table(message.page_table_position, min(ids), ids, 1)
-        counts = np.array([len(self.metadata.offsets) - 1], np.int64)
-        columns = tuple(open_column(top, table.find, counts, self.metadata.size, {}) for top in schema.fields)
+        count = len(self.metadata.offsets) - 1
+        whole = Batches(np.array([count], np.int64))
+        columns = tuple(open_column(top, table.find, whole, self.metadata.size, {}) for top in schema.fields)
         projection = TreeProjection(schema, schema.to_arrow(), columns, None)
-        return await self.execute(self.schedule(projection, range(int(counts[0]))))
+        return await self.execute(self.schedule(projection, range(count)))
 
     # -- columns -----------------------------------------------------------------------------------------
 
@@ -237,16 +258,22 @@ class FileReader01(TreeReader):
             for node in top.walk():
                 if node.logical_type.startswith("dict:") and node.id in table.ids:
                     await self._load_dictionary(node.id, node.arrow_type.value_type)
-        counts = np.diff(metadata.offsets)
+        self._learn_ends(schema)
         columns = []
         for top in schema.fields:
             try:
-                columns.append(open_column(top, table.find, counts, metadata.size, metadata.dictionaries))
+                columns.append(open_column(top, table.find, metadata.batches, metadata.size, metadata.dictionaries))
             except PilumError as error:
                 raise relocated(error, self.path, repr(top.name)) from None
             except DAMAGE as error:
                 raise self._damaged(error, top.name) from error
         return tuple(columns)
+
+    def _learn_ends(self, schema: Schema) -> None:
+        """Let strings be read with their positions, if the file's own schema is in order."""
+        if any(node.logical_type in _STRINGS for top in schema.fields for node in top.walk()):
+            with contextlib.suppress(PilumError):
+                self.metadata.table.know_ends(self.metadata.schema)
 
     async def _load_dictionary(self, field_id: int, kind: Any) -> None:
         """Read the values of a dictionary field; each file carries its own copy (B.5)."""
@@ -263,7 +290,7 @@ class FileReader01(TreeReader):
             raise CorruptFileError(f"{self.path}: a dictionary of {length} values")
         pages = Pages(np.array([message.dictionary.offset], np.int64), np.array([length], np.int64))
         field = Schema.from_arrow(pa.schema([pa.field("values", kind)])).fields[0]
-        column = open_column(field, lambda number: pages, pages.lengths, metadata.size, {})
+        column = open_column(field, lambda number: pages, Batches(pages.lengths), metadata.size, {})
         schema = Schema((field,), {})
         projection = TreeProjection(schema, schema.to_arrow(), (column,), None)
         batch = await self.execute(self.schedule(projection, range(length)))

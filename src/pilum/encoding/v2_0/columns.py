@@ -236,15 +236,21 @@ class Lists(NamedTuple):
     """Where lists lie in the column of items; null lists have no items.
 
     Attributes:
-        starts, sizes: first item and number of items of each list.
-        validity: one boolean per list, None = all valid.
         offsets: of the lists over their own items, back to back.
+        validity: one boolean per list, None = all valid.
+        low: the first item where the items of all lists lie back to back in their column, too; else None.
+        starts: first item of each list; only where ``low`` is None.
     """
 
-    starts: Ints
-    sizes: Ints
-    validity: Any
     offsets: Ints
+    validity: Any
+    low: int | None
+    starts: Ints | None = None
+
+    @classmethod
+    def adjacent(cls, low: int, offsets: Ints) -> Lists:
+        """Valid lists of which each begins where the one before ends, the first one at ``low``."""
+        return cls(offsets, None, low)
 
     @classmethod
     def of(cls, starts: Ints, sizes: Ints, validity: Any) -> Lists:
@@ -254,34 +260,40 @@ class Lists(NamedTuple):
         offsets = np.empty(len(sizes) + 1, np.int64)
         offsets[0] = 0
         np.cumsum(sizes, out=offsets[1:])
-        return cls(starts, sizes, validity, offsets)
+        low = _contiguous(starts, sizes, int(offsets[-1]))
+        return cls(offsets, validity, low, None if low is not None else starts)
+
+    @property
+    def items(self) -> Rows:
+        """The number of every item of every list; strictly increasing, because lists do not overlap."""
+        total = int(self.offsets[-1])
+        if self.low is not None:
+            return range(self.low, self.low + total)
+        assert self.starts is not None
+        sizes = np.diff(self.offsets)
+        return np.repeat(self.starts - self.offsets[:-1], sizes) + np.arange(total)
 
 
 def read_items(lists: Lists, items: Column, arrow_type: Any) -> ArrayRead:
     """The lists with their items, which are still to be read."""
-    starts, sizes, _, offsets = lists
-    total = int(offsets[-1])
-    low = _contiguous(starts, sizes, total)
-    rows: Rows = _expanded(starts, sizes, offsets) if low is None else range(low, low + total)
-    return then(items.schedule(rows), lambda found: _list_array(lists, found, arrow_type))
+    return then(items.schedule(lists.items), lambda found: _list_array(lists, found, arrow_type))
 
 
-def over_all_items(lists: Lists, items: Any, arrow_type: Any) -> Any:
-    """The lists over all items of the column, of which null lists may own some."""
-    starts, sizes, _, offsets = lists
-    total = int(offsets[-1])
+def over_all_items(lists: Lists, items: Any, arrow_type: Any, first: int = 0) -> Any:
+    """The lists over all items from ``first`` on, of which null lists may own some."""
+    total = int(lists.offsets[-1])
     if total != len(items):
-        low = _contiguous(starts, sizes, total)
-        if low is None:
-            items = items.take(pa.array(_expanded(starts, sizes, offsets)))
+        wanted = lists.items
+        if isinstance(wanted, range):
+            items = items.slice(wanted.start - first, total)
         else:
-            items = items.slice(low, total)
+            items = items.take(pa.array(wanted - first))
     return _list_array(lists, items, arrow_type)
 
 
 def _list_array(lists: Lists, items: Any, kind: Any) -> Any:
     offsets, validity = lists.offsets, lists.validity
-    count = len(lists.sizes)
+    count = len(offsets) - 1
     if not pa.types.is_large_list(kind):
         if int(offsets[-1]) > _MAX_I32:
             raise InvalidInputError(
@@ -296,17 +308,18 @@ def _list_array(lists: Lists, items: Any, kind: Any) -> Any:
 
 def _contiguous(starts: Ints, sizes: Ints, total: int) -> int | None:
     """The first item if the items of all lists lie back to back, else None."""
+    if not len(sizes):
+        return 0
+    first, last = int(starts[0]), int(starts[-1]) + int(sizes[-1])
+    # Starts never decrease, so empty lists at either end only make the span larger.
+    if last - first == total:
+        return first
     filled = np.flatnonzero(sizes)
     if not len(filled):
         return 0
-    first, last = int(filled[0]), int(filled[-1])
-    low = int(starts[first])
-    return low if int(starts[last]) + int(sizes[last]) - low == total else None
-
-
-def _expanded(starts: Ints, sizes: Ints, offsets: Ints) -> Ints:
-    """The number of every item of every list; strictly increasing, because lists do not overlap."""
-    return np.repeat(starts - offsets[:-1], sizes) + np.arange(int(offsets[-1]))
+    begin, end = int(filled[0]), int(filled[-1])
+    low = int(starts[begin])
+    return low if int(starts[end]) + int(sizes[end]) - low == total else None
 
 
 class ListColumn(_Paged):
@@ -343,8 +356,14 @@ def _absolute(parts: list[Extents], bases: list[int]) -> Lists:
     """The lists of several pages by their place in the column of items."""
     if len(parts) == 1:
         (part,) = parts
-        starts = part.starts + bases[0] if bases[0] else part.starts
-        return Lists.of(starts, part.ends - part.starts, part.validity)
+        base = bases[0]
+        if part.adjacent and part.validity is None and len(part.ends):
+            low = int(part.starts[0])
+            offsets = np.empty(len(part.ends) + 1, np.int64)
+            offsets[0] = 0
+            np.subtract(part.ends, low, out=offsets[1:])
+            return Lists.adjacent(low + base, offsets)
+        return Lists.of(part.starts + base if base else part.starts, part.ends - part.starts, part.validity)
     starts = np.concatenate([part.starts + base for part, base in zip(parts, bases, strict=True)])
     sizes = np.concatenate([part.ends - part.starts for part in parts])
     validity = None

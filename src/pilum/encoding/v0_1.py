@@ -394,10 +394,10 @@ class _ListColumn(_Batched):
             return self._lists(data.view(self.words), counts, parts.pages)
 
         offsets = ArrayRead(ranges, _joined)
-        # Whole batches own all of their items.
+        # Whole batches own all of their items; those of parts of a batch at either end are read along.
         first, last = int(parts.pages[0]), int(parts.pages[-1]) + 1
-        low, high = int(self.limits[first]), int(self.limits[last])
-        if len(rows) == int(self.batches.starts[last] - self.batches.starts[first]):
+        if 2 * len(rows) >= int(self.batches.starts[last] - self.batches.starts[first]):
+            low, high = int(self.limits[first]), int(self.limits[last])
             everything = self.items.schedule(range(low, high))
             return join(
                 [offsets, everything], lambda found: over_all_items(lists(found[0]), found[1], kind, low)

@@ -28,7 +28,7 @@ from pilum.encoding.page import Range, Rows
 from pilum.encoding.v2_0.columns import Column, Lists, NullColumn, StructColumn, over_all_items, read_items
 from pilum.encoding.v2_0.flat import fixed_bits, read_spans
 from pilum.encoding.v2_0.reads import ArrayRead, Ints, Values, join, then
-from pilum.encoding.v2_0.values import to_array
+from pilum.encoding.v2_0.values import converter, to_array
 from pilum.errors import CorruptFileError, UnsupportedError
 from pilum.io.buffers import allocate
 from pilum.schema import Field
@@ -166,13 +166,14 @@ def _joined(buffers: list[Bytes]) -> Bytes:
 class _FixedColumn(_Batched):
     """Values of whole bytes, among them fixed-size lists and dictionary indices."""
 
-    __slots__ = ("dictionary", "width")
+    __slots__ = ("_convert", "dictionary", "width")
 
     def __init__(
         self, pages: Pages, batches: Batches, arrow_type: Any, width: int, file_size: int, dictionary: Any
     ) -> None:
         super().__init__(pages, batches, arrow_type)
         self.width, self.dictionary = width, dictionary
+        self._convert = converter(arrow_type)
         _check_inside(pages.positions, batches.counts * width, file_size)
 
     def _schedule(self, rows: Rows) -> ArrayRead:
@@ -196,7 +197,7 @@ class _FixedColumn(_Batched):
     def _array(self, data: Bytes, count: int) -> Any:
         kind = self.arrow_type
         if self.dictionary is None:
-            return to_arrow(_block(kind, data, count), kind)
+            return self._convert(Values(_block(kind, data, count)))
         block = FixedBlock(8 * self.width, data, count)
         if count and int(block.words().max()) >= len(self.dictionary):
             raise CorruptFileError(
@@ -267,17 +268,21 @@ class _BinaryColumn(_Batched):
     else, there is another round.
     """
 
-    __slots__ = ("file_size", "floors", "nullable")
+    __slots__ = ("file_size", "floors", "large", "nullable")
 
     def __init__(
         self, pages: Pages, batches: Batches, arrow_type: Any, nullable: bool, file_size: int
     ) -> None:
         super().__init__(pages, batches, arrow_type)
         self.nullable, self.file_size, self.floors = nullable, file_size, pages.floors
+        self.large = bool(pa.types.is_large_string(arrow_type) or pa.types.is_large_binary(arrow_type))
         _check_inside(pages.positions, (batches.counts + 1) * 8, file_size)
 
     def _schedule(self, rows: Rows) -> ArrayRead:
         if isinstance(rows, range):
+            single = self.batches.within(rows)
+            if single is not None and self.floors is not None:
+                return self._within(*single)
             parts = self.batches.parts(rows)
             base = self.positions[parts.pages]
             counts = parts.highs - parts.lows
@@ -293,6 +298,27 @@ class _BinaryColumn(_Batched):
         pages, places = self.batches.locate(rows)
         read = read_spans(self.positions[pages] + 8 * places, np.full(len(rows), 16))
         return then(read, self._rows)
+
+    def _within(self, page: int, low: int, high: int) -> ArrayRead:
+        """Rows of one page, with few steps: most reads of few rows are such."""
+        assert self.floors is not None
+        base, floor = int(self.positions[page]), int(self.floors[page])
+        along = base - floor <= _FEW_BYTES or high - low == int(self.batches.counts[page])
+
+        def decode(buffers: list[Bytes]) -> Any:
+            positions = buffers[0].view(np.int64)
+            first, last = int(positions[0]), int(positions[-1])
+            sizes = positions[1:] - positions[:-1]
+            if int(sizes.min()) < 0 or first < 0 or last > self.file_size:
+                raise CorruptFileError("positions of strings decrease or leave the file")
+            offsets = positions - first
+            if along and first >= floor and last <= base:
+                return self._run(buffers[1][first - floor : last - floor], offsets, sizes)
+            rest = [] if first == last else [(first, last)]
+            return ArrayRead(rest, lambda found: self._run(found[0] if rest else _NOTHING, offsets, sizes))
+
+        positions = (base + 8 * low, base + 8 * (high + 1))
+        return ArrayRead([positions, (floor, base)] if along else [positions], decode)
 
     def _with_bytes(self, floors: Ints, base: Ints, positions: list[Range], counts: Ints) -> ArrayRead:
         """Positions of runs of rows, and all bytes before the positions of their pages."""
@@ -335,17 +361,21 @@ class _BinaryColumn(_Batched):
         return then(read_spans(starts, sizes), lambda found: self._array(found, sizes))
 
     def _array(self, data: Bytes, sizes: Ints) -> Any:
-        return _strings(data, sizes, self.arrow_type, self.nullable)
+        wide = self.large or len(data) > _MAX_I32
+        offsets: Any = np.empty(len(sizes) + 1, np.int64 if wide else np.int32)
+        offsets[0] = 0
+        np.cumsum(sizes, out=offsets[1:], dtype=offsets.dtype)
+        return self._run(data, offsets, sizes)
+
+    def _run(self, data: Bytes, offsets: Any, sizes: Ints) -> Any:
+        """The strings, which lie back to back in ``data``."""
+        if not self.large and len(data) <= _MAX_I32:
+            offsets = offsets.astype(np.int32, copy=False)
+        block = VariableBlock(8 * offsets.itemsize, offsets, data, len(sizes))
+        return to_arrow(block, self.arrow_type, sizes > 0 if self.nullable else None)
 
 
-def _strings(data: Bytes, sizes: Ints, kind: Any, nullable: bool) -> Any:
-    bits = 64 if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) else 32
-    if len(data) > _MAX_I32:
-        bits = 64
-    offsets: Any = np.empty(len(sizes) + 1, np.int64 if bits == 64 else np.int32)
-    offsets[0] = 0
-    np.cumsum(sizes, out=offsets[1:], dtype=offsets.dtype)
-    return to_arrow(VariableBlock(bits, offsets, data, len(sizes)), kind, sizes > 0 if nullable else None)
+_NOTHING: Bytes = np.empty(0, np.uint8)
 
 
 def _cut(values: Any, counts: Ints) -> tuple[Any, Any, Any]:
@@ -406,6 +436,12 @@ class _ListColumn(_Batched):
 
     def _lists(self, values: Any, counts: Ints, pages: Ints) -> Lists:
         """The lists of runs of rows, one run in each of some batches."""
+        if len(counts) == 1:
+            low, high = int(self.limits[pages[0]]), int(self.limits[pages[0] + 1])
+            first, last = int(values[0]), int(values[-1])
+            if first < 0 or last > high - low or bool((values[1:] < values[:-1]).any()):
+                raise CorruptFileError("offsets of lists decrease or leave the items of their batch")
+            return Lists.adjacent(low + first, values - values.dtype.type(first))
         firsts, lasts, sizes = _cut(values, counts)
         shift = self.limits[pages]
         lows, highs = shift + firsts, shift + lasts
@@ -414,7 +450,7 @@ class _ListColumn(_Batched):
         offsets = np.empty(len(sizes) + 1, np.int64)
         offsets[0] = 0
         np.cumsum(sizes, out=offsets[1:])
-        if len(lows) == 1 or np.array_equal(lows[1:], highs[:-1]):
+        if np.array_equal(lows[1:], highs[:-1]):
             return Lists.adjacent(int(lows[0]), offsets)
         begins = offsets[np.cumsum(counts) - counts]
         return Lists(offsets, None, None, offsets[:-1] + np.repeat(lows - begins, counts))

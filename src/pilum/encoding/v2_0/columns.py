@@ -236,19 +236,19 @@ class Lists(NamedTuple):
     """Where lists lie in the column of items; null lists have no items.
 
     Attributes:
-        offsets: of the lists over their own items, back to back.
+        offsets: of the lists over their own items, back to back; int32 or int64.
         validity: one boolean per list, None = all valid.
         low: the first item where the items of all lists lie back to back in their column, too; else None.
         starts: first item of each list; only where ``low`` is None.
     """
 
-    offsets: Ints
+    offsets: Any
     validity: Any
     low: int | None
     starts: Ints | None = None
 
     @classmethod
-    def adjacent(cls, low: int, offsets: Ints) -> Lists:
+    def adjacent(cls, low: int, offsets: Any) -> Lists:
         """Valid lists of which each begins where the one before ends, the first one at ``low``."""
         return cls(offsets, None, low)
 
@@ -299,7 +299,9 @@ def _list_array(lists: Lists, items: Any, kind: Any) -> Any:
             raise InvalidInputError(
                 f"{int(offsets[-1])} list items do not fit one Arrow array; read smaller batches"
             )
-        offsets = offsets.astype(np.int32)
+        offsets = offsets.astype(np.int32, copy=False)
+    elif offsets.dtype != np.int64:
+        offsets = offsets.astype(np.int64)
     bitmap, nulls = None, 0
     if validity is not None:
         bitmap, nulls = pa.py_buffer(pack_bits(validity)), count - int(np.count_nonzero(validity))

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pilum.encoding.arrow_blocks import to_arrow

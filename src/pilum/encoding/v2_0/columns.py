@@ -122,25 +122,24 @@ class _Paged(Column):
         return found
 
 
-def _over_pages(
-    numbers: list[int], reads: list[ArrayRead], step: Callable[[list[Any]], Any]
-) -> ArrayRead:
+def _over_pages(numbers: list[int], reads: list[ArrayRead], step: Callable[[list[Any]], Any]) -> ArrayRead:
     """As `join`, for the reads of pages: what fails in one of them is told which page that is."""
     alone = len(reads) == 1
     ranges = reads[0].ranges if alone else [one for read in reads for one in read.ranges]
 
     def decode(buffers: list[Any]) -> Any:
         results: list[Any] = []
-        again, at, number = False, 0, 0
+        again, at, page = False, 0, 0
         try:
             for number, read in zip(numbers, reads, strict=True):
+                page = number
                 size = len(read.ranges)
                 found = read.decode(buffers if alone else buffers[at : at + size])
                 at += size
                 again = again or isinstance(found, ArrayRead)
                 results.append(found)
         except PilumError as error:
-            raise _named(error, number) from None
+            raise _named(error, page) from None
         if not again:
             return step(results)
         return _over_pages(
@@ -348,10 +347,8 @@ class ListColumn(_Paged):
         if len(rows) == self.num_rows:
             lists = _over_pages(numbers, ends, lambda parts: _absolute(parts, bases))
             everything = self.items.schedule(range(self.items.num_rows))
-            return join([lists, everything], lambda parts: over_all_items(*parts, kind))
-        return _over_pages(
-            numbers, ends, lambda parts: read_items(_absolute(parts, bases), self.items, kind)
-        )
+            return join([lists, everything], lambda parts: over_all_items(parts[0], parts[1], kind))
+        return _over_pages(numbers, ends, lambda parts: read_items(_absolute(parts, bases), self.items, kind))
 
 
 def _absolute(parts: list[Extents], bases: list[int]) -> Lists:

@@ -305,6 +305,45 @@ def test_dictionaries_packed_structs_and_compression(tmp_path: Path) -> None:
 
 
 @pytest.mark.interop
+@pytest.mark.parametrize("rows", [200, 20_000])
+@pytest.mark.parametrize("scheme", ["fsst", "zstd", "lz4", None])
+def test_sizes_are_those_of_the_reference(rows: int, scheme: str | None, tmp_path: Path) -> None:
+    lance_file = pytest.importorskip("lance.file")
+    metadata = None if scheme is None else {"lance-encoding:compression": scheme}
+    schema = pa.schema(
+        [
+            pa.field("s", pa.string(), metadata=metadata),
+            pa.field("b", pa.binary(), metadata=metadata),
+            pa.field("l", pa.list_(pa.field("item", pa.string(), metadata=metadata))),
+            pa.field("i", pa.int32()),
+        ]
+    )
+    rng = random.Random(1)
+    words = ["lorem", "ipsum", "dolor", "sit", "amet", "consectetur", "adipiscing", "elit"]
+    texts = [None if n % 9 == 0 else " ".join(rng.choices(words, k=6)) + f" {n}" for n in range(rows)]
+    lists = [[text] if text else None for text in texts]
+    table = pa.table(
+        [
+            pa.array(texts),
+            pa.array(texts).cast(pa.binary()),
+            pa.array(lists, schema.field("l").type),
+            pa.array(range(rows), pa.int32()),
+        ],
+        schema=schema,
+    )
+    path = write_local(table.combine_chunks().to_batches()[0], tmp_path)
+    theirs = tmp_path / "theirs.lance"
+    with lance_file.LanceFileWriter(str(theirs), schema, version="2.0") as writer:
+        writer.write_batch(table)
+    assert path.stat().st_size <= 1.05 * theirs.stat().st_size
+    found = lance_file.LanceFileReader(str(path)).read_all().to_table()
+    for name in schema.names:
+        assert_same(found[name], table[name], name)
+    check_selections(open_local(path), table, 5)
+    check_selections(open_local(theirs), table, 6)
+
+
+@pytest.mark.interop
 def test_blobs(tmp_path: Path) -> None:
     lance_file = pytest.importorskip("lance.file")
     schema = pa.schema([pa.field("b", pa.large_binary(), metadata={"lance-encoding:blob": "true"})])

@@ -29,6 +29,7 @@ from tests.strategies import random_array, types
 from tests.support import GOLDEN, expected_table
 
 EXAMPLES = int(os.environ.get("PILUM_EXAMPLES", "40"))
+MUTATIONS = int(os.environ.get("PILUM_MUTATIONS", "60"))
 RELAXED = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -421,7 +422,7 @@ def test_mutated_golden_files(path: Path) -> None:
     data, expected = path.read_bytes(), expected_table(path.with_suffix(".arrow"))
     rng = random.Random(path.stem)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number in range(200):
+    for number in range(3 * MUTATIONS):
         started = time.monotonic()
         store = put(mutate(data, rng))
         try:
@@ -457,7 +458,7 @@ def test_mutated_data_files_of_tables(path: Path) -> None:
     data = path.read_bytes()
     rng = random.Random(path.stem)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number in range(60):
+    for number in range(MUTATIONS):
         started = time.monotonic()
         store = put(mutate(data, rng))
         try:

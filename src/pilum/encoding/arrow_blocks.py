@@ -32,7 +32,7 @@ from pilum.encoding.blocks import (
 )
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
-__all__ = ["from_arrow", "to_arrow"]
+__all__ = ["aligned", "from_arrow", "to_arrow"]
 
 _EMPTY: Bytes = np.empty(0, np.uint8)
 _MAX_I32 = 2**31 - 1
@@ -226,10 +226,10 @@ def _fixed_to_arrow(block: FixedBlock, kind: pa.DataType, bitmap: Any, nulls: in
     size = (block.count * bits + 7) // 8
     if len(data) < size:
         raise CorruptFileError(f"{block.count} values of {bits} bits need {size} bytes, got {len(data)}")
-    return pa.Array.from_buffers(kind, block.count, [bitmap, _aligned(data[:size], bits // 8)], nulls)
+    return pa.Array.from_buffers(kind, block.count, [bitmap, aligned(data[:size], bits // 8)], nulls)
 
 
-def _aligned(data: npt.NDArray[Any], width: int) -> pa.Buffer:
+def aligned(data: npt.NDArray[Any], width: int) -> pa.Buffer:
     """An Arrow buffer over ``data``; copied only if values would straddle their alignment."""
     if not data.flags.c_contiguous:
         data = np.ascontiguousarray(data)
@@ -259,7 +259,7 @@ def _variable_to_arrow(
             )
         offsets = offsets.astype(np.int32)
     data = block.data[: int(offsets[-1])]
-    buffers = [bitmap, _aligned(offsets, 8 if large else 4), pa.py_buffer(np.ascontiguousarray(data))]
+    buffers = [bitmap, aligned(offsets, 8 if large else 4), pa.py_buffer(np.ascontiguousarray(data))]
     array = pa.Array.from_buffers(kind, block.count, buffers, nulls)
     # ASCII needs no per-value check: one pass of `max` is several times cheaper than Arrow's
     if text and _is_text(kind) and len(data) and int(data.max()) > 127 and not _is_utf8(data, offsets):

@@ -136,6 +136,7 @@ class Apply:
         type: the Arrow type of the result.
         kernel: maps the evaluated operands (arrays or scalars, at least one an array) to an array.
         volatile: the kernel is called with the number of rows and its value must not be folded or cached.
+        items: of IN: the constants that the operand is looked up among.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Apply:
     type: pa.DataType
     kernel: Callable[..., Any]
     volatile: bool = False
+    items: tuple[Constant, ...] = ()
 
 
 Bound: TypeAlias = FieldRef | Constant | Junction | Apply

@@ -138,6 +138,7 @@ class ScanRequest:
     late_materialization: bool | tuple[str, ...] | None = None
     fast_search: bool = False
     disable_scoring_autoprojection: bool = False
+    use_stats: bool | None = None
     scan_stats_callback: Callable[[ScanStatistics], Any] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from pilum import arrays
 from pilum.io import Bytes
 from pilum.query.fragment_batch import open_fragments, read_together
 from pilum.query.fragment_reader import FragmentReader, gather
+from pilum.query.late import prune
 from pilum.query.rows import surviving
 from pilum.query.scan_plan import Scan, Stage
 from pilum.query.snapshot import Snapshot
@@ -30,6 +31,7 @@ __all__ = [
     "count_group",
     "live_mask",
     "open_group",
+    "pruned_group",
     "read_columns",
     "read_group",
     "select_rows",
@@ -65,6 +67,10 @@ async def read_group(scan: Scan, group: UnitGroup, bodies: Bodies | None = None)
         bodies: data files that were fetched whole, by path.
     """
     bodies = {} if bodies is None else bodies
+    pruned = await pruned_group(scan, group, bodies)
+    if pruned is None:
+        return None
+    group = pruned
     if scan.metrics is not None:
         scan.metrics.scanned([unit.fragment.id for unit in group.units], group.num_rows)
     found = await select_rows(scan, group, bodies)
@@ -84,8 +90,19 @@ async def read_group(scan: Scan, group: UnitGroup, bodies: Bodies | None = None)
     return Piece(scan.projection.build(batch, made), _counts(group, rows))
 
 
+async def pruned_group(scan: Scan, group: UnitGroup, bodies: Bodies) -> UnitGroup | None:
+    """The group without rows that statistics rule out; None when none are left."""
+    if scan.bounded is None:
+        return group
+    return await prune(scan.snapshot, group, scan.filter.node, scan.bounded, bodies)
+
+
 async def count_group(scan: Scan, group: UnitGroup) -> int:
     """How many rows of a group pass the filter."""
+    pruned = await pruned_group(scan, group, {})
+    if pruned is None:
+        return 0
+    group = pruned
     if scan.metrics is not None:
         scan.metrics.scanned([unit.fragment.id for unit in group.units], group.num_rows)
     rows = (await select_rows(scan, group, {})).rows

@@ -34,7 +34,7 @@ from pilum.query.ordering import TopRows
 from pilum.query.projection import DISTANCE, QUERY_INDEX, Projection, resolve, stored_columns
 from pilum.query.request import Nearest, ScanRequest
 from pilum.query.scan_plan import Scan, plan_scan, readahead
-from pilum.query.scan_read import live_mask, read_columns, select_rows, true_mask
+from pilum.query.scan_read import live_mask, pruned_group, read_columns, select_rows, true_mask
 from pilum.query.snapshot import Snapshot
 from pilum.query.system import system_columns
 from pilum.query.take import take_addresses
@@ -271,6 +271,10 @@ async def _best_of_group(plan: Search, item: SearchGroup, k: int) -> list[_Best]
     snapshot, group = plan.snapshot, item.group
     excluded: npt.NDArray[np.bool_] | None = None
     if plan.before is not None:
+        pruned = await pruned_group(plan.before, group, {})
+        if pruned is None:
+            return [_NOTHING] * len(plan.queries)
+        group = pruned
         selection = await select_rows(plan.before, group, {})
         rows = selection.rows
         if rows is not None and selection.sparse:

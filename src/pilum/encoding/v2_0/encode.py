@@ -5,7 +5,7 @@ The simplest encodings that the reference reads, and the choices that it makes i
     fixed width       nullable(flat), per page without, with some or with only nulls
     fixed-size list   nullable(fixed_size_list(d, nullable(flat)))
     strings           binary; utf8 with few distinct values as a dictionary whose index 0 is null;
-                      bytes compressed where the field's metadata asks for zstd or lz4
+                      bytes compressed where the field's metadata asks for zstd, lz4 or fsst
     dictionary        indices without nulls, which point to a null item instead
     list              ends with the null adjustment, then the items in a column of their own
     struct            members only; its header is one page for the whole file and written by the file
@@ -216,6 +216,14 @@ def _no_nulls(values: Any) -> Any:
 
 def _binary(block: VariableBlock, valid: Bools | None, buffers: _Buffers, metadata: Mapping[str, str]) -> Any:
     pb = _messages()
+    scheme = metadata.get(_COMPRESSION, "")
+    if scheme == "fsst" and block.offset_bits == 32:
+        from pilum.encoding.codecs.fsst import code_strings
+
+        block, table = code_strings(block)
+        if table is not None:
+            binary = _binary(block, valid, buffers, {})
+            return pb.ArrayEncoding(fsst=pb.Fsst(binary=binary, symbol_table=table))
     total = int(block.offsets[-1])
     ends = block.offsets[1:].astype(np.uint64)
     if valid is not None:
@@ -223,7 +231,6 @@ def _binary(block: VariableBlock, valid: Bools | None, buffers: _Buffers, metada
     indices = _no_nulls(_flat_message(64, buffers.add(ends.view(np.uint8))))
     data = block.data[:total]
     compression = None
-    scheme = metadata.get(_COMPRESSION, "")
     if scheme in _SCHEMES and total:
         from pilum.encoding.codecs.general import compress
 

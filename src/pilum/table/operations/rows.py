@@ -25,9 +25,12 @@ class Append(Operation):
     """Add fragments.  An id of 0 is assigned by the commit, another one was reserved before."""
 
     kind: ClassVar[str] = "append"
-    only_adds: ClassVar[bool] = True
 
     fragments: tuple[Fragment, ...]
+
+    def scope(self, manifest: Manifest) -> frozenset[int]:
+        """No fragment: those that are there stay as they are."""
+        return frozenset()
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Number the new fragments and put them behind the others."""
@@ -62,6 +65,10 @@ class Delete(Operation):
     def touched(self) -> frozenset[int]:
         """Ids of all fragments this operation changes or removes."""
         return self.removed.union(one.id for one in self.updated_fragments)
+
+    def scope(self, manifest: Manifest) -> frozenset[int] | None:
+        """The touched fragments; all where indices have to be checked for fragments that they cover."""
+        return None if manifest.indices else self.touched
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Replace the updated fragments whole and drop the deleted ones."""
@@ -147,6 +154,11 @@ class Update(Operation):
     def touched(self) -> frozenset[int]:
         """Ids of all fragments this operation changes or removes."""
         return self.removed.union(one.id for one in self.updated_fragments)
+
+    def scope(self, manifest: Manifest) -> frozenset[int] | None:
+        """The touched fragments; all where moved rows are looked for, or indices have to be checked."""
+        moved = manifest.uses_stable_row_ids and any(one.row_ids is not None for one in self.new_fragments)
+        return None if moved or manifest.indices else self.touched
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Drop and replace fragments, add the new ones with the ids of the rows that moved there."""

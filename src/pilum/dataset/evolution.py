@@ -62,7 +62,6 @@ class Evolution(Handle):
         transform = transform_of(transforms, read_columns, reader_schema, batch_size)
         manifest = self.manifest
         fragments, schema = await _added(self.snapshot, manifest.fragments, transform)
-        transform.end()
         await self._commit_files(Merge(tuple(fragments), schema, preserves_nullability=True), fragments)
 
     async def _add_null_columns(self, added: pa.Schema) -> None:
@@ -191,6 +190,11 @@ async def _added(
     schema, new = with_columns(manifest.schema, arrow, max_field_id(manifest) + 1)
     refuse_blobs(new, "add_columns")
     made = await add_files(snapshot, fragments, new, lambda one: transform.values(snapshot, one))
+    try:
+        transform.end()
+    except InvalidInputError:
+        await remove_fragments(snapshot.store, _only_new(fragments, made))
+        raise
     return made, schema
 
 

@@ -171,7 +171,6 @@ class AsyncLanceFragment:
         """Write a file with new columns; does not commit.  See `pilum.LanceFragment.merge_columns`."""
         transform = transform_of(value_func, columns, reader_schema, batch_size)
         made, schema = await add_to_fragment(self.dataset.snapshot, self.stored, transform)
-        transform.end()
         return metadata_of(made), LanceSchema(schema)
 
     async def merge(

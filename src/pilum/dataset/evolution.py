@@ -27,7 +27,6 @@ from pilum.dataset.inputs import read_input
 from pilum.dataset.schema_changes import (
     Alteration,
     altered,
-    leaf_schema,
     path_of,
     with_columns,
     without_columns,
@@ -126,16 +125,16 @@ class Evolution(Handle):
     async def _cast(
         self, fragments: list[Fragment], path: tuple[str, ...], way: tuple[Field, ...]
     ) -> list[Fragment]:
-        if len(way) > 1 and self.manifest.data_version < (2, 1):
-            raise UnsupportedError("fields of structs can be cast in files of format 2.1 or later")
-        if any(field.logical_type != "struct" for field in way[:-1]):
-            raise UnsupportedError(f"cannot cast {'.'.join(path)!r}, which is inside of a list")
-        schema = leaf_schema(way)
+        if len(way) > 1:
+            raise UnsupportedError(
+                f"alter_columns: {'.'.join(path)!r}: a struct whose fields lie in several files cannot be read yet"
+            )
+        schema = Schema(way)
         snapshot = self.snapshot
 
         async def values(fragment: Fragment) -> AsyncGenerator[pa.RecordBatch, None]:
             async for batch in read_live(snapshot, fragment, [path[0]]):
-                array = _cast_at(batch.column(0), path[1:], schema.fields[0])
+                array = _cast(batch.column(0), way[0])
                 yield pa.RecordBatch.from_arrays([array], schema=schema.to_arrow())
 
         return await add_files(snapshot, fragments, schema, values)
@@ -198,18 +197,12 @@ async def _added(
     return made, schema
 
 
-def _cast_at(array: Any, path: Sequence[str], wanted: Field) -> Any:
-    """A column with the field at a path cast, and nothing else below it."""
-    if not path:
-        compute = imports.load("pyarrow.compute")
-        try:
-            return compute.cast(array, wanted.arrow_type)
-        except pa.ArrowInvalid as error:
-            raise InvalidInputError(f"column {wanted.name!r} cannot be cast: {error}") from error
+def _cast(array: Any, wanted: Field) -> Any:
     compute = imports.load("pyarrow.compute")
-    (child,) = wanted.children
-    inner = _cast_at(compute.struct_field(array, path[0]), path[1:], child)
-    return pa.StructArray.from_arrays([inner], fields=[child.to_arrow()], mask=array.is_null())
+    try:
+        return compute.cast(array, wanted.arrow_type)
+    except pa.ArrowInvalid as error:
+        raise InvalidInputError(f"column {wanted.name!r} cannot be cast: {error}") from error
 
 
 # -- one fragment, not committed -----------------------------------------------------------------------

@@ -7,7 +7,7 @@ for it (spec/table.md, sections 10.1 and 15.6).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow as pa
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.schema import Field, Schema, split_path
 
-__all__ = ["Alteration", "Altered", "altered", "leaf_schema", "path_of", "with_columns", "without_columns"]
+__all__ = ["Alteration", "Altered", "altered", "path_of", "with_columns", "without_columns"]
 
 _KEYS = ("path", "name", "nullable", "data_type")
 
@@ -243,11 +243,3 @@ def _kind(arrow_type: Any) -> Any:
         if holds(arrow_type):
             return kind
     return None
-
-
-def leaf_schema(way: Sequence[Field]) -> Schema:
-    """A schema of one column, with nothing below it but the way to a field."""
-    field = way[-1]
-    for above in reversed(way[:-1]):
-        field = replace(above, children=(field,))
-    return Schema((field,))

@@ -11,14 +11,16 @@ import sys
 from dataclasses import replace
 from functools import cache
 
-from pilum.errors import CorruptFileError, InvalidInputError
+from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 from pilum.schema import Schema
 from pilum.table.codec import defer_fragments
 from pilum.table.flags import DELETION_FILES, STABLE_ROW_IDS, TRANSACTION_FILES_DISABLED, compute_flags
 from pilum.table.fragment_codec import check_fragments
+from pilum.table.indices import covering_fields
+from pilum.table.lineage import hides_lineage
 from pilum.table.model import TOMBSTONE, Fragment, Manifest, WriterVersion
 from pilum.table.operations import Clone, Merge, Operation, Overwrite
-from pilum.table.patching import EncodedList, any_deletions
+from pilum.table.patching import EncodedList, any_deletions, any_hidden_lineage
 from pilum.table.transaction import Transaction
 
 __all__ = ["build_manifest", "writer_version"]
@@ -79,10 +81,17 @@ def build_manifest(
         deletion_files=deletions,
         config=bool(result.config),
         base_paths=bool(result.base_paths),
+        covering_fields=any(covering_fields(index) for index in result.indices),
     )
     highest = result.max_fragment_id
     if fragments and (highest is None or fragments[-1].id > highest):
         highest = fragments[-1].id
+    if result.uses_stable_row_ids:
+        hidden = any(map(hides_lineage, fragments))
+        if hidden or (encoded is not None and any_hidden_lineage(encoded)):
+            raise UnsupportedError(
+                "pilum cannot write to this table: its fragments keep row ids or row versions in hidden columns"
+            )
     _check(fragments, result, reader_flags, writer_flags)
     disabled = writer_flags & TRANSACTION_FILES_DISABLED
     built = replace(

@@ -24,7 +24,9 @@ from pilum.errors import (
     InvalidInputError,
     NotFoundError,
     PilumError,
+    RetryTimeoutError,
     StoreError,
+    UnsupportedError,
 )
 from pilum.io import Store, current_runtime
 from pilum.table.build import build_manifest
@@ -86,6 +88,7 @@ async def commit(
         AlreadyExistsError: the table is to be created and exists.
         NotFoundError: ``read_version`` does not exist.
         CommitConflictError: another writer's commit excludes this one, or others were faster every time.
+        RetryTimeoutError: it was not done within half an hour.
         UnsupportedError: the table needs features that pilum cannot write.
         InvalidInputError: the operation does not fit the table.
         StoreError: the store failed; when the message says that the status of the commit is unknown, the
@@ -113,6 +116,7 @@ async def commit(
             )
         rebased = await rebase(store, transaction, latest, history.others)
         try:
+            backoff.check(store.uri)
             manifest = build_manifest(
                 latest, rebased.transaction, time.time_ns(), stable_row_ids=stable_row_ids
             )
@@ -120,7 +124,7 @@ async def commit(
         except _CertainlyNotPublished as failure:
             await _discard(store, rebased.written)
             raise failure.cause from None
-        except InvalidInputError:
+        except (InvalidInputError, RetryTimeoutError, UnsupportedError):
             await _discard(store, rebased.written)
             raise
         if published:

@@ -265,7 +265,6 @@ def check_fragments(
 
     Raises:
         CorruptFileError: a rule is broken; the message names the fragment.
-        UnsupportedError: a fragment keeps its row ids in a way that pilum cannot read.
     """
     mixed = bool(reader_flags & writer_flags & flags.MIXED_FILE_VERSIONS)
     # Consecutive fragments share the tuples of their files, so the rules about one file are checked once.
@@ -328,7 +327,3 @@ def _check_row_ids(fragment: Fragment, reader_flags: int, where: str) -> None:
     kind = rest.WhichOneof("row_id_sequence")
     if kind is None:
         raise CorruptFileError(f"{where}: stable row ids are on, but fragment {fragment.id} has none")
-    if kind == "row_id_column":
-        raise UnsupportedError(
-            f"{where}: fragment {fragment.id} keeps its row ids in a hidden column, which pilum cannot read yet"
-        )

@@ -19,7 +19,7 @@ from pilum.table.fragment_codec import PackedNumbers, decode_fragments, encode_f
 from pilum.table.model import Fragment
 from pilum.table.views import views
 
-__all__ = ["EncodedList", "any_deletions", "file_shapes"]
+__all__ = ["EncodedList", "any_deletions", "any_hidden_lineage", "file_shapes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,19 @@ def any_deletions(encoded: Sequence[bytes]) -> bool:
     try:
         data = kinds.split_manifest(fragments=encoded).SerializeToString()
         return any(one.deletion_file for one in kinds.fragment_ids.FromString(data).fragments)
+    except wire.DecodeError as error:
+        raise CorruptFileError(f"a fragment cannot be decoded: {error}") from error
+
+
+def any_hidden_lineage(encoded: Sequence[bytes]) -> bool:
+    """Whether some fragment keeps row ids or row versions in hidden columns."""
+    kinds = views()
+    try:
+        data = kinds.split_manifest(fragments=encoded).SerializeToString()
+        return any(
+            one.HasField("hidden_ids") or one.HasField("hidden_updated") or one.HasField("hidden_created")
+            for one in kinds.fragment_ids.FromString(data).fragments
+        )
     except wire.DecodeError as error:
         raise CorruptFileError(f"a fragment cannot be decoded: {error}") from error
 

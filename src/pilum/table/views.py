@@ -67,7 +67,14 @@ def views() -> Views:
         (10, "writer_flags", kinds.TYPE_UINT64, ""),
         (22, "fragment_tree", kinds.TYPE_BYTES, "optional"),
     )
-    message("FragmentId", (1, "id", kinds.TYPE_UINT64, ""), (3, "deletion_file", kinds.TYPE_BYTES, ""))
+    message(
+        "FragmentId",
+        (1, "id", kinds.TYPE_UINT64, ""),
+        (3, "deletion_file", kinds.TYPE_BYTES, ""),
+        (12, "hidden_ids", kinds.TYPE_BYTES, "optional"),
+        (13, "hidden_updated", kinds.TYPE_BYTES, "optional"),
+        (14, "hidden_created", kinds.TYPE_BYTES, "optional"),
+    )
     message("FragmentIds", (2, "fragments", kinds.TYPE_MESSAGE, "repeated FragmentId"))
     data_file = (
         (1, "path", kinds.TYPE_STRING, ""),

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from pilum.schema import Schema
-from pilum.table.indices import covered_fragments, retain_indices, with_coverage, without_coverage_of_fields
+from pilum.table.indices import (
+    covered_fragments,
+    fields_inside,
+    retain_indices,
+    with_coverage,
+    without_coverage_of_fields,
+)
 from pilum.table.lineage import fragment_row_ids, mark_updated
 from pilum.table.model import BasePath, Fragment, Manifest
 from pilum.table.operations.base import Operation, number_fragments, require_fragments, with_new_fragments
@@ -205,7 +211,7 @@ class Update(Operation):
         result = []
         for index in manifest.indices:
             covered = covered_fragments(index)
-            if index.fields and covered is not None and values.isdisjoint(index.fields):
+            if index.fields and covered is not None and values.isdisjoint(fields_inside(index)):
                 gained = [one for one, owners in moved if owners is not None and owners <= covered]
                 index = with_coverage(index, covered.union(gained)) if gained else index
             result.append(index)

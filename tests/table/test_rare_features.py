@@ -131,7 +131,7 @@ def test_the_reference_reads_a_table_with_carried_columns(tmp_path: Path) -> Non
     theirs.delete("id = 5")
     ds.checkout_latest()
     assert ds.manifest.reader_flags & 128
-    assert ds.count_rows() == 20
+    assert ds.count_rows() == 21
 
 
 # -- files of several versions -------------------------------------------------------------------------

@@ -5,6 +5,9 @@ which has done the same on a small table before (so imports and compiled code ar
 on the same tables.  Figures are medians of the time and of the peak memory of the process; ratios are
 reference / pilum (above 1: pilum is faster, or needs less).
 
+pilum waits until what it wrote is on disk (six ``fsync`` for an append), the reference does not; ``--without-sync``
+takes that out of the comparison.
+
     python benchmarks/large_tables.py [--rounds 7] [--versions 10000] [--fragments 100000] [--folder DIR]
 """
 
@@ -127,6 +130,9 @@ def worker(engine: str, operation: str, folder: str, table: str) -> None:
     """Run one operation; prints seconds and peak memory."""
     if engine == "pilum":
         import pilum as module
+
+        if os.environ.get("WITHOUT_SYNC"):
+            os.fsync = lambda descriptor: None
     else:
         import lance as module  # type: ignore[no-redef]
     prepare = operations(module)[operation]
@@ -164,12 +170,15 @@ def main() -> None:
     parser.add_argument("--versions", type=int, default=10_000)
     parser.add_argument("--fragments", type=int, default=100_000)
     parser.add_argument("--folder", type=Path, help="keep the tables there, and use those that are there")
+    parser.add_argument("--without-sync", action="store_true", help="pilum does not wait for the disk either")
     parser.add_argument("--only", help="operations whose name contains this")
     parser.add_argument("--worker", nargs=4)
     arguments = parser.parse_args()
     if arguments.worker:
         worker(*arguments.worker)
         return
+    if arguments.without_sync:
+        os.environ["WITHOUT_SYNC"] = "1"
     folder = arguments.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "fragments.lance").exists():

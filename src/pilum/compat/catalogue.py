@@ -61,8 +61,8 @@ _FRAGMENT = {
     **_here("pilum.dataset.fragment_metadata", "RowDatasetVersionMeta", "RowIdMeta"),
 }
 _UDF = {
-    **_classes("user defined functions", "BatchUDF", "BatchUDFCheckpoint"),
-    **_functions("user defined functions", "batch_udf", "normalize_transform"),
+    **_here("pilum", "BatchUDF", "BatchUDFCheckpoint", "batch_udf"),
+    **_functions("transforms as values of their own", "normalize_transform"),
 }
 _MEM_WAL = {
     **_classes(
@@ -170,7 +170,7 @@ MODULES: Mapping[str, Mapping[str, Any]] = {
         **_classes("statistics of scans", "ScanStatistics"),
         **_classes("full text search", "FtsToken"),
         **_classes("DataFusion table providers", "FFILanceTableProvider"),
-        **_functions("user defined functions", "batch_udf"),
+        "batch_udf": "pilum:batch_udf",
         **_functions("counters of the process", "bytes_read_counter", "iops_counter", "simd_info"),
         **_functions("full text search", "tokenize"),
     },

@@ -114,7 +114,10 @@ class Reading(Handle):
 
     def get_fragment(self, fragment_id: int) -> AsyncLanceFragment | None:
         """The fragment with this id, or None."""
-        return next((one for one in self.get_fragments() if one.fragment_id == fragment_id), None)
+        from pilum.dataset.fragments import AsyncLanceFragment
+
+        found = self.snapshot.find(fragment_id)
+        return None if found is None else AsyncLanceFragment(self, found)
 
     def fragment_ids(self) -> Bitmap:
         """Ids of the fragments of this version."""

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pilum import imports
 from pilum.errors import StoreError
 
-__all__ = ["HIDDEN", "TemporaryFile", "put_if_absent"]
+__all__ = ["HIDDEN", "TemporaryFile", "is_temporary", "put_if_absent"]
 
 HIDDEN = ".pilum-"
 _LOCK = HIDDEN + "lock"
@@ -44,6 +44,11 @@ _NO_LINKS = {
     errno.EACCES,
 }
 _MOST_BUFFERS = 1024  # IOV_MAX on Linux and macOS
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is one that was not finished, by its name."""
+    return name.startswith(HIDDEN) and name.endswith(".tmp")
 
 
 class TemporaryFile:

@@ -23,7 +23,7 @@ from pilum.io.batch import Stack, read_files, read_stack
 from pilum.io.buffers import EMPTY, Bytes, allocate
 from pilum.io.ranges import Range, assemble, check_range, merge_ranges, split_range
 from pilum.io.runtime import LoopRuntime, current_runtime
-from pilum.io.store import Infos, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted
+from pilum.io.store import Infos, Leftovers, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted
 from pilum.io.tracing import TRACE, Request
 
 __all__ = ["LocalStore"]
@@ -260,6 +260,21 @@ class LocalStore(Store):
 
     async def list(self, prefix: str) -> Infos:
         return await self._off_loop(self._list, prefix)
+
+    async def leftovers(self, folder: str) -> Leftovers:
+        return await self._off_loop(self._leftovers, folder.strip("/"))
+
+    def _leftovers(self, folder: str) -> Leftovers:
+        found = []
+        for where, _, names in os.walk(self._locate(folder)):
+            for name in names:
+                if durable.is_temporary(name):
+                    path = os.path.join(where, name)
+                    with contextlib.suppress(OSError):  # finished meanwhile
+                        status = os.stat(path)
+                        key = os.path.relpath(path, self.uri).replace(os.sep, "/")
+                        found.append((ObjectInfo(key, status.st_size), status.st_mtime))
+        return sorted(found)
 
     async def list_names(self, folder: str) -> Names:
         return await self._off_loop(self._list_names, folder.strip("/"))

@@ -43,6 +43,7 @@ class ObjectInfo(NamedTuple):
 
 # Inside a store `list` is its method.
 Infos: TypeAlias = list[ObjectInfo]
+Leftovers = list[tuple[ObjectInfo, float]]
 Names: TypeAlias = list[str]
 Pieces: TypeAlias = list[Bytes]
 Wanted: TypeAlias = tuple[str, int, int]
@@ -197,6 +198,12 @@ class Store:
         below = folder.rstrip("/") + "/"
         rests = [info.path[len(below) :] for info in await self.list(folder)]
         return [rest for rest in rests if "/" not in rest]
+
+    async def leftovers(self, folder: str) -> Leftovers:
+        """Files below a folder that were never finished and that listings hide; with the time of their last
+        change, seconds since the epoch.  A store on which objects appear whole has none.
+        """
+        return []
 
     async def _fetch(self, path: str, start: int, end: int | None) -> Any:
         """Make one request: bytes ``[start, end)``, or up to the end when ``end`` is None."""

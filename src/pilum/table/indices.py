@@ -24,8 +24,10 @@ __all__ = [
     "FRAGMENT_REUSE",
     "MEM_WAL",
     "covered_fragments",
+    "covering_fields",
     "decode_index",
     "encode_coverage",
+    "fields_inside",
     "holds_addresses",
     "index_details",
     "index_files",
@@ -111,6 +113,16 @@ def index_files(index: IndexMetadata) -> list[tuple[str, int]]:
     return [(one.path, one.size_bytes) for one in pb.IndexMetadata.FromString(index.message).files]
 
 
+def covering_fields(index: IndexMetadata) -> tuple[int, ...]:
+    """Ids of the fields whose values the index carries along beside its keys; release 14 lists them in ``fields`` too."""
+    return tuple(pb.IndexMetadata.FromString(index.message).covering_fields)
+
+
+def fields_inside(index: IndexMetadata) -> frozenset[int]:
+    """Ids of the fields whose values are in the index, as keys or carried along."""
+    return frozenset(index.fields).union(covering_fields(index))
+
+
 def index_base(index: IndexMetadata) -> int | None:
     """Base path in which the folder of a segment lies; None is the table's own ``_indices``."""
     message = pb.IndexMetadata.FromString(index.message)
@@ -179,7 +191,8 @@ def without_coverage_of_fields(manifest: Manifest, changed: Mapping[int, frozens
         indices=tuple(
             [
                 uncover(
-                    index, [one for one, fields in changed.items() if not fields.isdisjoint(index.fields)]
+                    index,
+                    [one for one, fields in changed.items() if not fields.isdisjoint(fields_inside(index))],
                 )
                 for index in manifest.indices
             ]

@@ -19,7 +19,7 @@ from pilum.errors import CommitConflictError, NotFoundError
 from pilum.io import Store
 from pilum.schema import Field, Schema
 from pilum.table.deletions import Offsets, deletion_path, read_deletions, write_deletions
-from pilum.table.indices import uncover
+from pilum.table.indices import fields_inside, uncover
 from pilum.table.model import BITMAP, TOMBSTONE, DataFile, Fragment, Manifest
 from pilum.table.operations import REWRITE_COLUMNS, CreateIndex, Delete, Operation, Project, Restore, Update
 from pilum.table.transaction import Transaction
@@ -182,7 +182,10 @@ def _rebase_index(operation: CreateIndex, others: Sequence[Operation]) -> Create
             changed = frozenset(other.fields_modified)
             fragments = [one.id for one in other.updated_fragments]
             indices = tuple(
-                [one if changed.isdisjoint(one.fields) else uncover(one, fragments) for one in indices]
+                [
+                    one if changed.isdisjoint(fields_inside(one)) else uncover(one, fragments)
+                    for one in indices
+                ]
             )
     return operation if indices == operation.new_indices else replace(operation, new_indices=indices)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.dataset.fragment_metadata import metadata_of
 from pilum.errors import InvalidInputError
 from pilum.file import FileWriter
@@ -106,7 +107,7 @@ class FragmentWriter:
 
 def conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
     """Columns in schema order with the stored types; nulls in a required column are refused."""
-    arrays = []
+    columns = []
     for field in schema.fields:
         column = batch.column(field.name)
         if isinstance(column, pa.ExtensionArray) and not isinstance(field.arrow_type, pa.BaseExtensionType):
@@ -117,10 +118,10 @@ def conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
             raise InvalidInputError(
                 f"column {field.name!r} is not nullable but holds {column.null_count} nulls"
             )
-        arrays.append(column)
-    if not arrays:
+        columns.append(column)
+    if not columns:
         return batch
-    return pa.RecordBatch.from_arrays(arrays, schema=schema.to_arrow())
+    return pa.RecordBatch.from_arrays(columns, schema=schema.to_arrow())
 
 
 async def described_file(writer: FileWriter) -> tuple[DataFile, int]:

@@ -31,7 +31,7 @@ from pilum.dataset.transactions import Transaction
 from pilum.dataset.unbuilt import UnbuiltDataset
 from pilum.file import Session
 from pilum.file.synchronous import LanceFileSession
-from pilum.io import run, store_for
+from pilum.io import address_suspends, run
 from pilum.table import CommitLock, Manifest
 
 __all__ = ["LanceDataset", "LanceFragment", "LanceScanner", "dataset", "write_dataset", "write_fragments"]
@@ -106,7 +106,7 @@ def dataset(
         table_id,
         base_store_params,
     )
-    return LanceDataset.of(run(coroutine, suspends=_suspends(uri, storage_options)))
+    return LanceDataset.of(run(coroutine, suspends=_suspends(uri)))
 
 
 def write_dataset(
@@ -221,7 +221,7 @@ def write_dataset(
         table_id=table_id,
         session=session,
     )
-    return LanceDataset.of(run(coroutine, suspends=_suspends(uri, storage_options)))
+    return LanceDataset.of(run(coroutine, suspends=_suspends(uri)))
 
 
 def write_fragments(
@@ -261,13 +261,13 @@ def write_fragments(
         storage_options=storage_options,
         **options,
     )
-    return run(coroutine, suspends=_suspends(dataset_uri, storage_options))
+    return run(coroutine, suspends=_suspends(dataset_uri))
 
 
-def _suspends(uri: Any, storage_options: Mapping[str, str] | None) -> bool:
+def _suspends(uri: Any) -> bool:
     if isinstance(uri, LanceDataset):
         return uri.aio.snapshot.suspends
-    return uri is not None and store_for(uri, storage_options).suspends
+    return uri is not None and address_suspends(uri)
 
 
 class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, UnbuiltDataset):
@@ -520,7 +520,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, UnbuiltDataset):
             enable_stable_row_ids=enable_stable_row_ids,
             commit_timeout=commit_timeout,
         )
-        return LanceDataset.of(run(coroutine, suspends=_suspends(base_uri, storage_options)))
+        return LanceDataset.of(run(coroutine, suspends=_suspends(base_uri)))
 
     @staticmethod
     def commit_batch(
@@ -560,7 +560,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, UnbuiltDataset):
             max_retries,
             commit_timeout,
         )
-        result = run(coroutine, suspends=_suspends(dest, storage_options))
+        result = run(coroutine, suspends=_suspends(dest))
         return {**result, "dataset": LanceDataset.of(result["dataset"])}
 
     @staticmethod
@@ -575,7 +575,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, UnbuiltDataset):
             NotFoundError: there is none, unless that is to be ignored (an `OSError`).
         """
         coroutine = core.drop(base_uri, storage_options, ignore_not_found)
-        run(coroutine, suspends=_suspends(base_uri, storage_options))
+        run(coroutine, suspends=_suspends(base_uri))
 
     def describe_data_file(self, path: str, base_id: int | None = None) -> DataFile:
         """A file that lies in the ``data`` folder already; see `DataFile.create`."""

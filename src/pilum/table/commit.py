@@ -39,7 +39,13 @@ from pilum.table.naming import DETACHED_BIT, TRANSACTIONS, VERSION_HINT, VERSION
 from pilum.table.operations import Clone, Operation, Overwrite
 from pilum.table.rebase import rebase
 from pilum.table.transaction import Transaction, encode_transaction, new_uuid
-from pilum.table.versions import VersionFile, find_versions, load_version, read_transaction
+from pilum.table.versions import (
+    VersionFile,
+    find_recent_versions,
+    find_versions,
+    load_version,
+    read_transaction,
+)
 from pilum.table.waiting import Backoff
 
 __all__ = ["CommitLock", "commit"]
@@ -205,8 +211,8 @@ class _History:
             NotFoundError: the table or the version that was read does not exist.
             UnsupportedError: the newest version cannot be written to.
         """
-        versions, self.scheme, _ = await find_versions(store)
         seen = self._seen
+        versions, self.scheme, _ = await find_recent_versions(store, seen)
         if not versions:
             raise NotFoundError(f"no dataset at {store.uri}: it has no versions")
         newest = versions[-1]

@@ -75,11 +75,23 @@ class FolderStore(Store):
     async def list_names(self, folder: str) -> Names:
         return await self.parent.list_names(self._key(folder))
 
+    async def first_names(self, folder: str) -> Names:
+        return await self.parent.first_names(self._key(folder))
+
+    def elsewhere(self, uri: str) -> Store:
+        return self.parent.elsewhere(uri)
+
     async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
         await self.parent.put(self._key(path), data, if_absent=if_absent)
 
     async def delete(self, path: str) -> None:
         await self.parent.delete(self._key(path))
+
+    async def delete_many(self, paths: Sequence[str]) -> None:
+        await self.parent.delete_many([self._key(path) for path in paths])
+
+    async def check_put_if_absent(self) -> None:
+        await self.parent.check_put_if_absent()
 
     async def create(self, path: str) -> ObjectWriter:
         return await self.parent.create(self._key(path))

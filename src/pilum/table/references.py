@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError
-from pilum.io import Store, current_runtime, store_for
+from pilum.io import Store, current_runtime
 from pilum.table.commit import commit
 from pilum.table.folder_store import FolderStore, folder_of
 from pilum.table.model import Manifest
@@ -92,7 +92,7 @@ def main_store(store: Store, branch: str | None) -> Store:
         rest = store.folder.removesuffix(folder).rstrip("/")
         return folder_of(store.parent, rest)
     uri = store.uri.replace("\\", "/")
-    return store_for(uri.removesuffix("/" + folder)) if uri.endswith("/" + folder) else store
+    return store.elsewhere(uri.removesuffix("/" + folder)) if uri.endswith("/" + folder) else store
 
 
 def branch_store(main: Store, branch: str | None) -> Store:

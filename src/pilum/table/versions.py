@@ -28,6 +28,7 @@ from pilum.table.transaction import Transaction, decode_transaction
 
 __all__ = [
     "VersionFile",
+    "find_recent_versions",
     "find_versions",
     "latest_version",
     "list_versions",
@@ -35,6 +36,10 @@ __all__ = [
     "load_version",
     "read_transaction",
 ]
+
+
+# Stores list at least so many names in a page.
+_PAGE = 1000
 
 
 class VersionFile(NamedTuple):
@@ -71,10 +76,30 @@ async def latest_version(store: Store) -> int:
     Raises:
         NotFoundError: there is no table.
     """
-    versions = (await find_versions(store)).versions
+    versions = (await find_recent_versions(store)).versions
     if not versions:
         raise NotFoundError(f"no dataset at {store.uri}: it has no versions")
     return versions[-1]
+
+
+async def find_recent_versions(store: Store, since: int | None = None) -> VersionListing:
+    """The newest versions, those after ``since`` at least; one request where names sort by age.
+
+    V2 names count down, so that the first page of an ordered listing has the newest versions.
+
+    Raises:
+        CorruptFileError: both naming schemes lie side by side.
+    """
+    names = await store.first_names(VERSIONS)
+    found = read_listing(names, store.uri)
+    complete = len(names) < _PAGE
+    if not complete and (
+        found.scheme is not NamingScheme.V2
+        or not found.versions
+        or (since is not None and found.versions[0] > since)
+    ):
+        return await find_versions(store)
+    return found
 
 
 async def load_manifest(store: Store, version: int) -> Manifest:

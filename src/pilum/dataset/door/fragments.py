@@ -17,7 +17,7 @@ from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata
 from pilum.dataset.fragments import AsyncFragmentSession, AsyncLanceFragment
 from pilum.dataset.unbuilt import UnbuiltFragment
 from pilum.errors import NotFoundError
-from pilum.io import run, store_for
+from pilum.io import address_suspends, run
 
 __all__ = ["FragmentSession", "LanceFragment"]
 
@@ -245,7 +245,7 @@ class LanceFragment(UnbuiltFragment, Posing):
             table_id=table_id,
             session=session,
         )
-        return run(coroutine, suspends=store_for(dataset_uri, storage_options).suspends)
+        return run(coroutine, suspends=address_suspends(dataset_uri))
 
     @staticmethod
     def create_from_file(filename: str, dataset: Door, fragment_id: int) -> FragmentMetadata:

@@ -137,15 +137,17 @@ async def write_dataset(
 ) -> AsyncLanceDataset:
     """Write rows as a new dataset or a new version; see `pilum.write_dataset`."""
     refuse_namespaces(uri, namespace_client, table_id)
+    base = None
     if isinstance(uri, AsyncLanceDataset):
         store, session, settings = uri.store, uri.session, uri.settings
+        base = uri.manifest if mode == "append" and store.suspends else None
         options.setdefault("commit_lock", settings.commit_lock)
     else:
         assert uri is not None
         store = store_for(uri, storage_options)
         settings = Settings(storage_options, options.get("commit_lock"), base_store_params=base_store_params)
     checked = write_options(mode, **options)
-    manifest = await write(store, read_input(data_obj, schema), checked)
+    manifest = await write(store, read_input(data_obj, schema), checked, base)
     return AsyncLanceDataset(Snapshot(store, manifest, session or Session()), settings)
 
 

@@ -26,6 +26,7 @@ from pilum.table import (
     Fragment,
     Manifest,
     commit,
+    known,
     latest_version,
     load_manifest,
     write_deletions,
@@ -91,7 +92,11 @@ async def _delete_once(
         count = len(addresses)
         operation = await _deletion(snapshot, addresses, text)
     committed = await commit(
-        snapshot.store, operation, read_version=manifest.version, commit_lock=commit_lock
+        snapshot.store,
+        operation,
+        read_version=manifest.version,
+        commit_lock=commit_lock,
+        base=known(snapshot.store, manifest),
     )
     return committed, count
 

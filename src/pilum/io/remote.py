@@ -305,14 +305,14 @@ class RemoteStore(Store):
         Two conditional puts of one key are made at the same time; exactly one may succeed.
 
         Raises:
-            StoreError: both did: two writers could overwrite each other's commits.
-            UnsupportedError: the store has no conditional puts.
+            UnsupportedError: both did, so that writers could overwrite each other's commits, or the store has
+                no conditional puts at all.
         """
         bucket = self.bucket
         if bucket.honours_absence is None:
             bucket.honours_absence = await self._probe()
         if not bucket.honours_absence:
-            raise StoreError(
+            raise UnsupportedError(
                 f"{self.uri}: the store accepted two puts of one key that were each to succeed only if it was "
                 "absent, so writers could overwrite each other's commits: pass a commit_lock that keeps them "
                 "apart"

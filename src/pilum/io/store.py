@@ -259,8 +259,7 @@ class Store:
         """Find out whether `put` with ``if_absent`` can be trusted; stores of this process and machine can.
 
         Raises:
-            StoreError: the store does not do what it says.
-            UnsupportedError: it has no conditional puts.
+            UnsupportedError: it has no conditional puts, or does not do what it says.
         """
 
     async def create(self, path: str) -> ObjectWriter:

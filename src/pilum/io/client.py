@@ -7,11 +7,11 @@ Everything else (retries, resuming, bounds, counting) is the store's business an
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from pilum.io.retry import Failure
 
-__all__ = ["Client", "Entry", "Opened"]
+__all__ = ["Client", "Entries", "Entry", "Opened"]
 
 
 class Entry(NamedTuple):
@@ -26,6 +26,9 @@ class Entry(NamedTuple):
     key: str
     size: int
     modified: float | None
+
+
+Entries: TypeAlias = list[Entry]
 
 
 class Opened(NamedTuple):
@@ -73,15 +76,15 @@ class Client(Protocol):
 
     async def head(self, key: str) -> Entry: ...
 
-    async def list(self, prefix: str) -> list[Entry]:
+    async def list(self, prefix: str) -> Entries:
         """All objects below a folder, which ends in a slash or is empty."""
         ...
 
-    async def list_folder(self, prefix: str) -> list[Entry]:
+    async def list_folder(self, prefix: str) -> Entries:
         """The objects directly in a folder."""
         ...
 
-    async def first_page(self, prefix: str) -> list[Entry]:
+    async def first_page(self, prefix: str) -> Entries:
         """The first objects of a listing, as many as one request brings."""
         ...
 

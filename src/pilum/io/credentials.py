@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilum.errors import InvalidInputError
@@ -37,7 +37,9 @@ def fetch_options(provider: Any) -> dict[str, Any]:
     """
     found = getattr(provider, "fetch_storage_options", provider)()
     if not isinstance(found, Mapping):
-        raise InvalidInputError(f"a provider of storage options returned {type(found).__name__}, not a mapping")
+        raise InvalidInputError(
+            f"a provider of storage options returned {type(found).__name__}, not a mapping"
+        )
     return {str(name).lower(): value for name, value in found.items()}
 
 
@@ -65,7 +67,7 @@ class RenewableCredentials:
             if self._options is None or _expired(self._options):
                 self._options = fetch_options(self._provider)
             credential = self._convert(self._options)
-        credential["expires_at"] = datetime.now(timezone.utc) + _LEASE
+        credential["expires_at"] = datetime.now(UTC) + _LEASE
         return credential
 
     def renew(self) -> None:

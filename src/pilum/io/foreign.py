@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 from pilum.errors import InvalidInputError
-from pilum.io.client import Entry, Opened
+from pilum.io.client import Entries, Entry, Opened
 from pilum.io.obstore_client import ObstoreClient
 from pilum.io.remote import Bucket, RemoteStore
 from pilum.io.retry import Failure, Kind
@@ -32,7 +32,9 @@ def foreign_store(given: Any) -> Store:
         InvalidInputError: it is something else.
     """
     module = type(given).__module__
-    if module.partition(".")[0] in ("obstore", "pyo3_object_store", "builtins") and hasattr(given, "list_with_delimiter"):
+    if module.partition(".")[0] in ("obstore", "pyo3_object_store", "builtins") and hasattr(
+        given, "list_with_delimiter"
+    ):
         return _of_obstore(given)
     filesystem = getattr(given, "fs", None)
     folder = getattr(given, "root", None) if type(given).__name__ == "FSMap" else getattr(given, "path", None)
@@ -47,7 +49,9 @@ def _of_obstore(store: Any) -> RemoteStore:
     kind = type(store).__name__
     config = getattr(store, "config", {})
     prefix = str(getattr(store, "prefix", None) or "").strip("/")
-    root = config.get("bucket") or config.get("container_name") or getattr(store, "url", None) or hex(id(store))
+    root = (
+        config.get("bucket") or config.get("container_name") or getattr(store, "url", None) or hex(id(store))
+    )
     scheme = {"S3Store": "s3", "GCSStore": "gs", "AzureStore": "az"}.get(kind, kind.lower())
     root = str(root).rstrip("/")
     uri = root if "://" in root else "/".join(part for part in (f"{scheme}://{root}", prefix) if part)
@@ -104,14 +108,14 @@ class FsspecClient:
             raise FileNotFoundError(errno.ENOENT, "not a file", key)
         return _entry(info)
 
-    async def list(self, prefix: str) -> list[Entry]:
+    async def list(self, prefix: str) -> Entries:
         try:
             found = await self._call(self._fs.find, prefix.rstrip("/"), detail=True)
         except FileNotFoundError:
             return []
         return [_entry(info) for info in found.values() if info["type"] == "file"]
 
-    async def list_folder(self, prefix: str) -> list[Entry]:
+    async def list_folder(self, prefix: str) -> Entries:
         try:
             found = await self._call(self._fs.ls, prefix.rstrip("/"), detail=True, refresh=True)
         except FileNotFoundError:
@@ -120,7 +124,7 @@ class FsspecClient:
             found = await self._call(self._fs.ls, prefix.rstrip("/"), detail=True)
         return [_entry(info) for info in found if info["type"] == "file"]
 
-    async def first_page(self, prefix: str) -> list[Entry]:
+    async def first_page(self, prefix: str) -> Entries:
         return await self.list_folder(prefix)
 
     async def put(self, key: str, data: memoryview, *, if_absent: bool) -> None:

@@ -59,7 +59,9 @@ FACTORIES: dict[str, StoreFactory] = {
 }
 
 
-def store_for(uri: Any, storage_options: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None) -> Store:
+def store_for(
+    uri: Any, storage_options: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None
+) -> Store:
     """The store at an address.
 
     Args:

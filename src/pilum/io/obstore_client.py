@@ -17,7 +17,7 @@ from typing import Any
 
 from pilum import imports
 from pilum.errors import StoreError
-from pilum.io.client import Entry, Opened
+from pilum.io.client import Entries, Entry, Opened
 from pilum.io.forking import generation
 from pilum.io.retry import Failure, Kind
 
@@ -113,15 +113,17 @@ class ObstoreClient:
         self._same_process()
         return _entry(await self._obstore.head_async(self._store, key))
 
-    async def list(self, prefix: str) -> list[Entry]:
+    async def list(self, prefix: str) -> Entries:
         self._same_process()
         return _entries(await self._obstore.list(self._store, prefix or None).collect_async())
 
-    async def list_folder(self, prefix: str) -> list[Entry]:
+    async def list_folder(self, prefix: str) -> Entries:
         self._same_process()
-        return _entries((await self._obstore.list_with_delimiter_async(self._store, prefix or None))["objects"])
+        return _entries(
+            (await self._obstore.list_with_delimiter_async(self._store, prefix or None))["objects"]
+        )
 
-    async def first_page(self, prefix: str) -> list[Entry]:
+    async def first_page(self, prefix: str) -> Entries:
         self._same_process()
         async for page in self._obstore.list(self._store, prefix or None, chunk_size=1000):
             return _entries(page)
@@ -185,7 +187,7 @@ def _entry(meta: Any) -> Entry:
     return Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
 
-def _entries(found: Any) -> list[Entry]:
+def _entries(found: Any) -> Entries:
     return [_entry(meta) for meta in found]
 
 

@@ -14,10 +14,16 @@ from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
 from pilum import config
-from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError, PilumError, StoreError
-from pilum.errors import UnsupportedError
+from pilum.errors import (
+    AlreadyExistsError,
+    InvalidInputError,
+    NotFoundError,
+    PilumError,
+    StoreError,
+    UnsupportedError,
+)
 from pilum.io.buffers import Bytes, allocate
-from pilum.io.client import Client, Entry
+from pilum.io.client import Client, Entries, Entry
 from pilum.io.limits import AdaptiveLimit, FixedLimit
 from pilum.io.retry import Failure, Kind, RetryPolicy, retrying
 from pilum.io.runtime import cancel_and_wait
@@ -175,7 +181,7 @@ class RemoteStore(Store):
             return await super().get_tail(path, nbytes, size=size, who=who)
         key, started = self._key(path), perf_counter()
         try:
-            data, size = await self._scheduler.run(
+            data, length = await self._scheduler.run(
                 nbytes,
                 lambda: self.bucket.request(
                     f"{self.uri}/{path}: the last {nbytes} bytes",
@@ -185,11 +191,13 @@ class RemoteStore(Store):
         except UnsupportedError:
             return await super().get_tail(path, nbytes, size=None, who=who)
         found = self._as_bytes(data)
-        if len(found) != min(nbytes, size):
-            raise StoreError(f"{self.uri}/{path}: asked for the last {nbytes} of {size} bytes, got {len(found)}")
+        if len(found) != min(nbytes, length):
+            raise StoreError(
+                f"{self.uri}/{path}: asked for the last {nbytes} of {length} bytes, got {len(found)}"
+            )
         self.stats.note_read(len(found))
-        self.note("get", path, size - len(found), size, started)
-        return found, size
+        self.note("get", path, length - len(found), length, started)
+        return found, length
 
     async def head(self, path: str) -> ObjectInfo:
         key, started = self._key(path), perf_counter()
@@ -215,7 +223,7 @@ class RemoteStore(Store):
         found = await self._listed(folder, self.bucket.client.first_page)
         return [info.path[below:] for info in found if "/" not in info.path[below:]]
 
-    async def _listed(self, folder: str, ask: Callable[[str], Awaitable[list[Entry]]]) -> Infos:
+    async def _listed(self, folder: str, ask: Callable[[str], Awaitable[Entries]]) -> Infos:
         folder, started = folder.strip("/"), perf_counter()
         prefix = self._key(f"{folder}/" if folder else "")
         found = await self._one(f"{self.uri}/{folder}: listing", lambda: ask(prefix))
@@ -257,7 +265,7 @@ class RemoteStore(Store):
 
     async def _holds(self, path: str, data: memoryview) -> bool:
         try:
-            return bool(memoryview(await self.get_all(path, who="put")) == data)
+            return (await self.get_all(path, who="put")).tobytes() == bytes(data)
         except NotFoundError:
             return False
 

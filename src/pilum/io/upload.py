@@ -84,7 +84,8 @@ class RemoteWriter(ObjectWriter):
     async def _hand_over(self, part: bytes | None) -> None:
         import asyncio
 
-        assert self._parts is not None and self._upload is not None
+        assert self._parts is not None
+        assert self._upload is not None
         putting = asyncio.ensure_future(self._parts.put(part))
         try:
             await asyncio.wait([putting, self._upload], return_when=asyncio.FIRST_COMPLETED)

@@ -198,8 +198,8 @@ class _Known:
         self._manifest = manifest
 
     def __await__(self) -> Generator[Any, None, Manifest]:
+        yield from ()
         return self._manifest
-        yield
 
 
 async def _create(
@@ -518,12 +518,12 @@ async def _is_ours(
         unclear: Exception = failure
     except (PilumError, OSError) as error:
         unclear = error
-    error = StoreError(
+    unknown = StoreError(
         f"{store.uri}: the status of the commit of version {manifest.version} is unknown ({unclear}); "
         f"look whether transaction {manifest.transaction_file} is in the history"
     )
-    error.__cause__ = failure
-    raise _StatusUnknown(error)
+    unknown.__cause__ = failure
+    raise _StatusUnknown(unknown)
 
 
 async def _discard(store: Store, paths: list[str]) -> None:

@@ -46,7 +46,7 @@ class AdaptiveLimit:
         value: the number now.
     """
 
-    def __init__(self, start: int = 64, least: int = 4, most: int = 256) -> None:
+    def __init__(self, start: int = 128, least: int = 4, most: int = 384) -> None:
         self.value = start
         self._least = least
         self._most = most

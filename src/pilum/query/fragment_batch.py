@@ -124,12 +124,12 @@ async def read_together(
     """
     files: list[Any] = [reader.only for reader in readers]
     if not schema.fields or not all(
-        type(file) is FileReader and file.store is files[0].store  # type: ignore[union-attr]
+        type(file) is FileReader and file.store is files[0].store
         for file in files
     ):
         return await _one_by_one(readers, spans, suspends)
     plans: list[ReadPlan] = await gather(
-        [file.plan_decoded(*span) for file, span in zip(files, spans, strict=True)],  # type: ignore[union-attr]
+        [file.plan_decoded(*span) for file, span in zip(files, spans, strict=True)],
         suspends=suspends,
     )
     wanted: list[tuple[str, int, int]] = []
@@ -143,7 +143,7 @@ async def read_together(
         merged.append((missing, ranges))
         known.append(here)
         wanted += [(file.path, low, high) for low, high in ranges]
-    store = files[0].store  # type: ignore[union-attr]
+    store = files[0].store
     fetched = iter(await store.get_many(wanted, who="data") if wanted else [])
     buffers: list[list[Bytes]] = []
     size = 0

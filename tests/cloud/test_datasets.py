@@ -75,7 +75,7 @@ def test_tags_branches_cleanup_and_drop(server: Server, uri: str) -> None:
     branch = ds.create_branch("side")
     branch.insert(rows(5, 2))
     assert branch.count_rows() == 25
-    assert lance.dataset(uri, version=("side", None), storage_options=options).count_rows() == 25
+    assert lance.dataset(uri, storage_options=options).checkout_version(("side", None)).count_rows() == 25
     # A branch that is opened by its own address finds the main one with the same options.
     again = pilum.dataset(f"{uri}/tree/side", storage_options=options)
     assert set(again.tags.list()) == {"first"}
@@ -87,7 +87,9 @@ def test_tags_branches_cleanup_and_drop(server: Server, uri: str) -> None:
     pilum.LanceDataset.drop(uri, storage_options=options)
     with pytest.raises(ValueError, match="no dataset"):
         pilum.dataset(uri, storage_options=options)
-    assert not [one for one in server_keys(server) if one.startswith(uri.removeprefix(f"s3://{BUCKET}/") + "/")]
+    assert not [
+        one for one in server_keys(server) if one.startswith(uri.removeprefix(f"s3://{BUCKET}/") + "/")
+    ]
 
 
 def server_keys(server: Server) -> list[str]:

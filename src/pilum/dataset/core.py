@@ -276,15 +276,12 @@ async def drop(
     """
     store = store_for(base_uri, storage_options)
     files = [one.path for one in await store.list("")]
+    manifests = [path for path in files if "_versions/" in path]
     if not files and not ignore_not_found:
         raise NotFoundError(f"no dataset at {store.uri}")
     # Manifests first: what an interrupted removal leaves is no dataset any more.
-    files.sort(key=lambda path: "_versions/" not in path)
-    for path in files:
-        try:
-            await store.delete(path)
-        except NotFoundError:
-            continue
+    await store.delete_many(manifests)
+    await store.delete_many([path for path in files if "_versions/" not in path])
     if isinstance(store, LocalStore):
         store.remove_empty_folders()
 
@@ -413,11 +410,10 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, UnbuiltDataset):
         return stats.incremental()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.store.uri, self.version, self.settings)
+        return _reopen, (self.store, self.version, self.settings)
 
 
-def _reopen(uri: str, version: int, settings: Settings) -> AsyncLanceDataset:
+def _reopen(store: Store, version: int, settings: Settings) -> AsyncLanceDataset:
     from pilum.io import run
 
-    store = store_for(uri, settings.storage_options)
     return run(_open(store, version, Session(), settings), suspends=store.suspends)

@@ -32,7 +32,15 @@ from pilum.file.container import FOOTER_SIZE, Footer, parse_column, parse_footer
 from pilum.io import Store
 from pilum.schema import Schema, parse_file_descriptor
 
-__all__ = ["Column", "Container", "FileMetadata", "keep_bytes", "load_metadata", "metadata_of_body", "relocated"]
+__all__ = [
+    "Column",
+    "Container",
+    "FileMetadata",
+    "keep_bytes",
+    "load_metadata",
+    "metadata_of_body",
+    "relocated",
+]
 
 # Column metadata beyond this many bytes is fetched by column when less than a quarter of the columns is wanted.
 _WIDE_BYTES = 64 << 10

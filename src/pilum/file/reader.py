@@ -169,7 +169,9 @@ class FileReader:
             return None
         found: list[Bytes | None] = []
         for low, high in ranges:
-            pieces = (data[low - start : high - start] for start, end, data in held if start <= low <= high <= end)
+            pieces = (
+                data[low - start : high - start] for start, end, data in held if start <= low <= high <= end
+            )
             found.append(next(pieces, None))
         return found if any(piece is not None for piece in found) else None
 

@@ -124,8 +124,7 @@ async def read_together(
     """
     files: list[Any] = [reader.only for reader in readers]
     if not schema.fields or not all(
-        type(file) is FileReader and file.store is files[0].store
-        for file in files
+        type(file) is FileReader and file.store is files[0].store for file in files
     ):
         return await _one_by_one(readers, spans, suspends)
     plans: list[ReadPlan] = await gather(

@@ -332,10 +332,8 @@ async def delete_branch(main: Store, name: str) -> None:
     if branch is not None:
         await main.delete(branch_path(name))
     # Manifests first: what is left of the folder then is no table any more.
-    files.sort(key=lambda path: "/_versions/" not in path)
-    for path in files:
-        with suppress(NotFoundError):
-            await main.delete(path)
+    await main.delete_many([path for path in files if "/_versions/" in path])
+    await main.delete_many([path for path in files if "/_versions/" not in path])
 
 
 async def _read_all(main: Store, folder: str, decode: Callable[[bytes, str], T]) -> dict[str, T]:

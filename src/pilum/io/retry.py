@@ -22,6 +22,10 @@ __all__ = ["Failure", "Kind", "RetryPolicy", "retrying"]
 
 T = TypeVar("T")
 
+# The client library looks for renewed credentials ten times a second at most.
+_RENEWALS = 3
+_RENEWAL_PAUSE = 0.15
+
 
 class Kind(Enum):
     """What became of a request."""
@@ -113,7 +117,7 @@ async def retrying(
         policy: bounds.
         explain: says what an exception means.
         note: told about every failure; True: something was done about it (credentials renewed), so that one
-            that is not retryable is tried again, once.
+            that is not retryable is tried again, a few times.
         progress: a number that grows while attempts that fail still bring something; attempts and deadline
             count from its last change.
 
@@ -124,7 +128,7 @@ async def retrying(
 
     begun = started = monotonic()
     attempts = total = 0
-    renewed = False
+    renewed = 0
     reached = progress() if progress is not None else 0
     while True:
         attempts += 1
@@ -144,9 +148,11 @@ async def retrying(
             reached, attempts, started = now, 0, monotonic()
             ends = started + policy.deadline
         may_retry = failure.kind in RETRYABLE and attempts <= policy.max_retries
-        if not may_retry and remedied and not renewed:
-            renewed = may_retry = True
         pause = policy.pause(max(1, attempts))
+        if not may_retry and remedied and renewed < _RENEWALS:
+            renewed += 1
+            may_retry = True
+            pause = max(pause, _RENEWAL_PAUSE)
         if not may_retry or monotonic() + pause >= ends:
             seconds = monotonic() - begun
             if failure.kind in RETRYABLE and may_retry:

@@ -131,9 +131,9 @@ def spoiled(spoil: Spoil) -> Iterator[Server]:
             return await spoil(request, handler)
 
         app.middlewares.append(middleware)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port.append(runner.addresses[0][1])
         started.set()

@@ -142,7 +142,9 @@ def test_a_store_without_conditional_puts(uri: str, lie: str) -> None:
 
     with spoiled(spoil) as server:
         options = quick(server)
-        with pytest.raises((OSError, NotImplementedError), match="commit_lock" if lie == "ignores" else "501"):
+        with pytest.raises(
+            (OSError, NotImplementedError), match="commit_lock" if lie == "ignores" else "501"
+        ):
             pilum.write_dataset(table(10), uri, storage_options=options)
         with pytest.raises(ValueError, match="no dataset"):
             pilum.dataset(uri, storage_options=options)
@@ -162,7 +164,9 @@ def test_credentials_expire_in_the_middle_of_a_scan(uri: str) -> None:
         from aiohttp import web
 
         if f"Credential={keys[-1]}/" not in request.headers.get("Authorization", ""):
-            body = "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+            body = (
+                "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+            )
             return web.Response(status=400, text=body, content_type="application/xml")
         served += 1
         if served in (30, 120, 180):

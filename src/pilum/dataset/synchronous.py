@@ -68,7 +68,7 @@ def dataset(
         commit_lock: called with the version about to be published; the context manager it returns is held
             meanwhile.
         index_cache_size: deprecated.
-        storage_options: options of the store.
+        storage_options: options of the store (README, "Object stores"), or a function that returns them.
         default_scan_options: options for every scan of this dataset, such as ``{"with_row_id": True}``.
         metadata_cache_size_bytes, index_cache_size_bytes: sizes of the caches of a private session.
         read_params: ``cache_repetition_index`` and ``validate_on_decode`` are accepted.
@@ -158,7 +158,7 @@ def write_dataset(
         commit_lock: called with the version about to be published; the context manager it returns is held
             meanwhile.
         progress: a `FragmentWriteProgress`, told about every fragment.
-        storage_options: options of the store.
+        storage_options: options of the store (README, "Object stores"), or a function that returns them.
         data_storage_version: file format, ``"2.2"`` (= ``"stable"``, the default), ``"2.1"`` or ``"2.0"``; on
             append the version of the dataset.
         use_legacy_format: deprecated.
@@ -242,7 +242,7 @@ def write_fragments(
         schema: needed for iterators of batches.
         return_transaction: return a `Transaction` that commits the fragments, instead of the fragments.
         mode: ``append``, ``create`` or ``overwrite``; what they are to be committed with.
-        storage_options: options of the store.
+        storage_options: options of the store (README, "Object stores"), or a function that returns them.
         options: limits and formats, as for `write_dataset`.
 
     Example:
@@ -483,7 +483,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, UnbuiltDataset):
             operation: the operation, or a `Transaction` with its own version and properties.
             read_version: version it was computed on; only Overwrite and Restore may leave it out.
             commit_lock: held while the version is published.
-            storage_options: options of the store.
+            storage_options: options of the store (README, "Object stores"), or a function that returns them.
             enable_v2_manifest_paths: how a new dataset names its manifests.
             detached: make a version outside of the history, found only by its number.
             max_retries: attempts when other writers are faster.

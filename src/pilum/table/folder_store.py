@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pilum.io import Bytes, LocalStore, ObjectInfo, ObjectWriter, Range, Store
-from pilum.io.store import Infos, Names, Pieces
+from pilum.io.store import Infos, Leftovers, Names, Pieces
 
 __all__ = ["FolderStore", "folder_of"]
 
@@ -80,6 +80,10 @@ class FolderStore(Store):
 
     def elsewhere(self, uri: str) -> Store:
         return self.parent.elsewhere(uri)
+
+    async def leftovers(self, folder: str) -> Leftovers:
+        found = await self.parent.leftovers(self._key(folder))
+        return [(self._own(info), changed) for info, changed in found]
 
     async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
         await self.parent.put(self._key(path), data, if_absent=if_absent)

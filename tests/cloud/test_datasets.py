@@ -123,6 +123,28 @@ def test_a_handle_is_pickled(server: Server, uri: str) -> None:
     assert pickle.loads(pickle.dumps(ds)).to_table().equals(rows(10))
 
 
+def test_settings_from_the_environment(server: Server, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.options.items():
+        monkeypatch.setenv("AWS_ALLOW_HTTP" if name == "allow_http" else name.upper(), value)
+    pilum.write_dataset(rows(10), uri)
+    assert pilum.dataset(uri).to_table().equals(rows(10))
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OBJECT_STORE_CLIENT_MAX_RETRIES", "0")
+    with pytest.raises(OSError, match=r"127\.0\.0\.1:1"):
+        pilum.dataset(uri)
+
+
+def test_tables_on_a_web_server(server: Server, uri: str, tmp_path: Path) -> None:
+    ds = pilum.write_dataset(rows(10), tmp_path / "t")
+    ds.insert(rows(10, 1))
+    server.post(f"load?bucket={BUCKET}&prefix=web&path={tmp_path / 't'}")
+    address, options = f"{server.url}/{BUCKET}/web", {"allow_http": "true"}
+    assert pilum.dataset(address, storage_options=options).count_rows() == 20
+    assert pilum.dataset(address, version=1, storage_options=options).to_table().equals(rows(10))
+    with pytest.raises(ValueError, match="say which version"):
+        pilum.dataset(f"{server.url}/{BUCKET}/nothing", storage_options=options)
+
+
 # -- requests and rounds ---------------------------------------------------------------------------------
 # Rounds are counted with a latency that is long beside what the machine does between two requests.
 

@@ -13,6 +13,7 @@ anew costs more than a request.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -40,6 +41,7 @@ SCHEMES: Mapping[str, str] = {
 }  # fmt: skip
 
 _KEPT = 8
+_VARIABLES = ("AWS_", "AZURE_", "GOOGLE_", "OBJECT_STORE_", "LANCE_IO_", "HTTP", "NO_PROXY")
 _kept: OrderedDict[Any, Bucket] = OrderedDict()
 _lock = threading.Lock()
 
@@ -91,13 +93,15 @@ def remote_store(uri: str, options: Options) -> Store:
         StoreError: obstore is not installed.
     """
     place = _place(uri)
-    return RemoteStore(
+    store = RemoteStore(
         uri,
         _bucket(place, options),
         place.folder,
         (_reopen, (uri, options)),
         lambda other: _elsewhere(place, other, options),
     )
+    store.lists = place.kind != "http"
+    return store
 
 
 def _reopen(uri: str, options: Options) -> Store:
@@ -114,7 +118,7 @@ def _elsewhere(place: _Place, uri: str, options: Options) -> Store:
 def _bucket(place: _Place, options: Options) -> Bucket:
     try:
         given = frozenset(options.items()) if isinstance(options, Mapping) else options
-        key = (place.kind, place.root, tuple(place.implied.items()), given)
+        key = (place.kind, place.root, tuple(place.implied.items()), given, _environment())
         hash(key)
     except TypeError:  # an option that cannot be compared
         return _open(place, options)
@@ -126,6 +130,11 @@ def _bucket(place: _Place, options: Options) -> Bucket:
         while len(_kept) > _KEPT:
             _kept.popitem(last=False)
     return found
+
+
+def _environment() -> frozenset[tuple[str, str]]:
+    """What the client libraries, and we, read from the environment."""
+    return frozenset(item for item in os.environ.items() if item[0].startswith(_VARIABLES))
 
 
 def _open(place: _Place, options: Options) -> Bucket:

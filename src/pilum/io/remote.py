@@ -11,7 +11,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from time import monotonic, perf_counter
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilum import config
 from pilum.errors import (
@@ -31,6 +31,9 @@ from pilum.io.scheduler import RequestScheduler
 from pilum.io.store import Infos, Names, ObjectInfo, ObjectWriter, Store
 from pilum.io.tracing import TRACE, Request
 from pilum.io.upload import PART_SIZE, RemoteWriter
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Bucket", "RemoteStore"]
 
@@ -65,6 +68,7 @@ class Bucket:
         self.in_flight = 0
         # Whether a put only if absent is refused when the object is there; None: not known yet.
         self.honours_absence: bool | None = None
+        self.tidying: asyncio.Future[None] | None = None
 
     def note(self, failure: Failure) -> bool:
         """A request failed; whether that was remedied."""
@@ -72,6 +76,14 @@ class Bucket:
         if failure.kind in (Kind.THROTTLED, Kind.BROKEN):
             self.retries += 1
         return failure.kind is Kind.DENIED and self.client.renew()
+
+    async def tidied(self) -> None:
+        """Wait until nothing is left of the self-test."""
+        import asyncio
+
+        task, self.tidying = self.tidying, None
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            await task
 
     async def request(
         self, what: str, attempt: Callable[[], Awaitable[T]], progress: Callable[[], int] | None = None
@@ -262,6 +274,8 @@ class RemoteStore(Store):
                 raise
         self.stats.note_write(len(view))
         self.note("put", path, 0, len(view), started)
+        if if_absent:
+            await self.bucket.tidied()
 
     async def _holds(self, path: str, data: memoryview) -> bool:
         try:
@@ -347,19 +361,14 @@ class RemoteStore(Store):
             won = await asyncio.gather(put(b"a"), put(b"b"))
             return not all(won)
         finally:
-            task = asyncio.ensure_future(self._forget(path))
-            _background.add(task)
-            task.add_done_callback(_background.discard)
+            # Nobody waits for that but the first commit, when it is done (`put`).
+            self.bucket.tidying = asyncio.ensure_future(self._forget(path))
 
     async def _forget(self, path: str) -> None:
         try:
             await self.delete(path)
         except (PilumError, OSError):
             pass
-
-
-# Tasks that nobody awaits are kept alive here.
-_background: set[Any] = set()
 
 
 class _Download:

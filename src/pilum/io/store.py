@@ -85,10 +85,12 @@ class Store:
         suspends: whether a call may wait for the network; if not, coroutines may be driven without a loop.
         io_parallelism: requests worth having in flight.
         block_size: bytes up to which reading along is cheaper than another request.
+        lists: whether listings can be relied on; web servers may have none.
         stats: counters of this store object.
     """
 
     suspends: bool = True
+    lists: bool = True
     io_parallelism: int = 64
     block_size: int = 65_536
 

@@ -39,6 +39,7 @@ class FolderStore(Store):
         self.io_parallelism = parent.io_parallelism
         self.block_size = parent.block_size
         self.stats = parent.stats
+        self.lists = parent.lists
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FolderStore, (self.parent, self.folder)

@@ -20,12 +20,14 @@ __all__ = [
     "dictionary_max_cardinality",
     "dictionary_size_ratio",
     "dictionary_too_small",
+    "initial_upload_size",
     "inline_scheduling_threshold",
     "io_buffer_size",
     "io_parallelism",
     "max_request_size",
     "miniblock_max_values",
     "minichunk_size",
+    "upload_concurrency",
 ]
 
 MIB = 1 << 20
@@ -60,6 +62,17 @@ def max_request_size() -> int:
 def io_buffer_size() -> int:
     """Bytes of the process that may be in flight (``LANCE_DEFAULT_IO_BUFFER_SIZE``, 256 MiB)."""
     return _integer("LANCE_DEFAULT_IO_BUFFER_SIZE") or 256 * MIB
+
+
+def initial_upload_size() -> int:
+    """Bytes up to which a new object is written by one request (``LANCE_INITIAL_UPLOAD_SIZE``, 5 MiB)."""
+    found = _integer("LANCE_INITIAL_UPLOAD_SIZE") or 5 * MIB
+    return min(max(found, 5 * MIB), (5 << 30) - 1)
+
+
+def upload_concurrency() -> int:
+    """Parts of an upload in flight (``LANCE_UPLOAD_CONCURRENCY``, 10)."""
+    return _integer("LANCE_UPLOAD_CONCURRENCY") or 10
 
 
 def cpu_threads() -> int:

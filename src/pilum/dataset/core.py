@@ -139,15 +139,17 @@ async def write_dataset(
 ) -> AsyncLanceDataset:
     """Write rows as a new dataset or a new version; see `pilum.write_dataset`."""
     refuse_namespaces(uri, namespace_client, table_id)
+    base = None
     if isinstance(uri, AsyncLanceDataset):
         store, session, settings = uri.store, uri.session, uri.settings
+        base = uri.manifest if mode == "append" and store.suspends else None
         options.setdefault("commit_lock", settings.commit_lock)
     else:
         assert uri is not None
         store = store_for(uri, storage_options)
         settings = Settings(storage_options, options.get("commit_lock"), base_store_params=base_store_params)
     checked = write_options(mode, **options)
-    manifest = await write(store, read_input(data_obj, schema), checked)
+    manifest = await write(store, read_input(data_obj, schema), checked, base)
     return AsyncLanceDataset(Snapshot(store, manifest, session or Session()), settings)
 
 
@@ -276,15 +278,12 @@ async def drop(
     """
     store = store_for(base_uri, storage_options)
     files = [one.path for one in await store.list("")]
+    manifests = [path for path in files if "_versions/" in path]
     if not files and not ignore_not_found:
         raise NotFoundError(f"no dataset at {store.uri}")
     # Manifests first: what an interrupted removal leaves is no dataset any more.
-    files.sort(key=lambda path: "_versions/" not in path)
-    for path in files:
-        try:
-            await store.delete(path)
-        except NotFoundError:
-            continue
+    await store.delete_many(manifests)
+    await store.delete_many([path for path in files if "_versions/" not in path])
     if isinstance(store, LocalStore):
         store.remove_empty_folders()
 
@@ -439,11 +438,10 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, Evolution, Unbuil
         return stats.incremental()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.store.uri, self.version, self.settings)
+        return _reopen, (self.store, self.version, self.settings)
 
 
-def _reopen(uri: str, version: int, settings: Settings) -> AsyncLanceDataset:
+def _reopen(store: Store, version: int, settings: Settings) -> AsyncLanceDataset:
     from pilum.io import run
 
-    store = store_for(uri, settings.storage_options)
     return run(_open(store, version, Session(), settings), suspends=store.suspends)

@@ -27,6 +27,7 @@ from pilum.table import (
     Fragment,
     Manifest,
     commit,
+    known,
     write_deletions,
 )
 
@@ -83,7 +84,11 @@ async def _delete_once(
         count = len(addresses)
         operation = await _deletion(snapshot, addresses, text)
     committed = await commit(
-        snapshot.store, operation, read_version=manifest.version, commit_lock=commit_lock
+        snapshot.store,
+        operation,
+        read_version=manifest.version,
+        commit_lock=commit_lock,
+        base=known(snapshot.store, manifest),
     )
     return committed, count
 

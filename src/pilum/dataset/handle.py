@@ -13,7 +13,7 @@ from typing import Any
 from pilum.file import Session
 from pilum.io import Store
 from pilum.query.snapshot import Snapshot
-from pilum.table import CommitLock, Manifest, Operation, commit, main_store
+from pilum.table import CommitLock, Manifest, Operation, commit, known, main_store
 
 __all__ = ["Handle", "Settings"]
 
@@ -80,6 +80,7 @@ class Handle:
                 read_version=self.version,
                 properties=properties,
                 commit_lock=self.settings.commit_lock,
+                base=known(self.store, self.manifest),
             )
         )
 

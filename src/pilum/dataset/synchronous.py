@@ -32,7 +32,7 @@ from pilum.dataset.transactions import Transaction
 from pilum.dataset.unbuilt import UnbuiltDataset
 from pilum.file import Session
 from pilum.file.synchronous import LanceFileSession
-from pilum.io import run, store_for
+from pilum.io import address_suspends, run
 from pilum.table import CommitLock, Manifest
 
 __all__ = ["LanceDataset", "LanceFragment", "LanceScanner", "dataset", "write_dataset", "write_fragments"]
@@ -69,7 +69,7 @@ def dataset(
         commit_lock: called with the version about to be published; the context manager it returns is held
             meanwhile.
         index_cache_size: deprecated.
-        storage_options: options of the store.
+        storage_options: options of the store (README, "Object stores"), or a function that returns them.
         default_scan_options: options for every scan of this dataset, such as ``{"with_row_id": True}``.
         metadata_cache_size_bytes, index_cache_size_bytes: sizes of the caches of a private session.
         read_params: ``cache_repetition_index`` and ``validate_on_decode`` are accepted.
@@ -107,7 +107,7 @@ def dataset(
         table_id,
         base_store_params,
     )
-    return LanceDataset.of(run(coroutine, suspends=_suspends(uri, storage_options)))
+    return LanceDataset.of(run(coroutine, suspends=_suspends(uri)))
 
 
 def write_dataset(
@@ -159,7 +159,7 @@ def write_dataset(
         commit_lock: called with the version about to be published; the context manager it returns is held
             meanwhile.
         progress: a `FragmentWriteProgress`, told about every fragment.
-        storage_options: options of the store.
+        storage_options: options of the store (README, "Object stores"), or a function that returns them.
         data_storage_version: file format, ``"2.2"`` (= ``"stable"``, the default), ``"2.1"`` or ``"2.0"``; on
             append the version of the dataset.
         use_legacy_format: deprecated.
@@ -222,7 +222,7 @@ def write_dataset(
         table_id=table_id,
         session=session,
     )
-    return LanceDataset.of(run(coroutine, suspends=_suspends(uri, storage_options)))
+    return LanceDataset.of(run(coroutine, suspends=_suspends(uri)))
 
 
 def write_fragments(
@@ -243,7 +243,7 @@ def write_fragments(
         schema: needed for iterators of batches.
         return_transaction: return a `Transaction` that commits the fragments, instead of the fragments.
         mode: ``append``, ``create`` or ``overwrite``; what they are to be committed with.
-        storage_options: options of the store.
+        storage_options: options of the store (README, "Object stores"), or a function that returns them.
         options: limits and formats, as for `write_dataset`.
 
     Example:
@@ -262,13 +262,13 @@ def write_fragments(
         storage_options=storage_options,
         **options,
     )
-    return run(coroutine, suspends=_suspends(dataset_uri, storage_options))
+    return run(coroutine, suspends=_suspends(dataset_uri))
 
 
-def _suspends(uri: Any, storage_options: Mapping[str, str] | None) -> bool:
+def _suspends(uri: Any) -> bool:
     if isinstance(uri, LanceDataset):
         return uri.aio.snapshot.suspends
-    return uri is not None and store_for(uri, storage_options).suspends
+    return uri is not None and address_suspends(uri)
 
 
 class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltDataset):
@@ -484,7 +484,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             operation: the operation, or a `Transaction` with its own version and properties.
             read_version: version it was computed on; only Overwrite and Restore may leave it out.
             commit_lock: held while the version is published.
-            storage_options: options of the store.
+            storage_options: options of the store (README, "Object stores"), or a function that returns them.
             enable_v2_manifest_paths: how a new dataset names its manifests.
             detached: make a version outside of the history, found only by its number.
             max_retries: attempts when other writers are faster.
@@ -521,7 +521,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             enable_stable_row_ids=enable_stable_row_ids,
             commit_timeout=commit_timeout,
         )
-        return LanceDataset.of(run(coroutine, suspends=_suspends(base_uri, storage_options)))
+        return LanceDataset.of(run(coroutine, suspends=_suspends(base_uri)))
 
     @staticmethod
     def commit_batch(
@@ -561,7 +561,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             max_retries,
             commit_timeout,
         )
-        result = run(coroutine, suspends=_suspends(dest, storage_options))
+        result = run(coroutine, suspends=_suspends(dest))
         return {**result, "dataset": LanceDataset.of(result["dataset"])}
 
     @staticmethod
@@ -576,7 +576,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             NotFoundError: there is none, unless that is to be ignored (an `OSError`).
         """
         coroutine = core.drop(base_uri, storage_options, ignore_not_found)
-        run(coroutine, suspends=_suspends(base_uri, storage_options))
+        run(coroutine, suspends=_suspends(base_uri))
 
     def describe_data_file(self, path: str, base_id: int | None = None) -> DataFile:
         """A file that lies in the ``data`` folder already; see `DataFile.create`."""

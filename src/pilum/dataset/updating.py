@@ -47,6 +47,7 @@ from pilum.table import (
     Update,
     commit,
     encode_row_ids,
+    known,
 )
 
 __all__ = ["evaluated", "refuse_blobs", "update_rows"]
@@ -122,9 +123,13 @@ async def _update_once(
     )
     try:
         committed = await commit(
-            snapshot.store, operation, read_version=manifest.version, commit_lock=commit_lock
+            snapshot.store,
+            operation,
+            read_version=manifest.version,
+            commit_lock=commit_lock,
+            base=known(snapshot.store, manifest),
         )
-    except (CommitConflictError, InvalidInputError):
+    except (CommitConflictError, InvalidInputError, UnsupportedError):
         # The commit certainly did not happen; after any other error it may have.
         await remove_fragments(snapshot.store, added)
         raise

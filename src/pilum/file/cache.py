@@ -18,6 +18,8 @@ import weakref
 from collections.abc import Hashable
 from typing import Any
 
+from pilum import config
+
 __all__ = ["Cache", "Session"]
 
 DEFAULT_CACHE_BYTES = 1 << 30
@@ -37,10 +39,12 @@ class Cache:
 
     Args:
         capacity: bytes to hold at most; a value heavier than that is not kept.
+        files: a cache of bytes of files from stores where requests take time; see `Session`.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, files: Cache | None = None) -> None:
         self.capacity = capacity
+        self.files = files
         self._entries: dict[Hashable, _Entry] = {}
         self._nbytes = 0
         self._clock = itertools.count()
@@ -119,6 +123,8 @@ class Session:
     Args:
         metadata_cache_size_bytes: most memory for file and page metadata and deletion vectors (1 GiB).
         index_cache_size_bytes: most memory for index data; accepted for callers that set it.
+        file_cache_size_bytes: most memory for small files, and small pages of large ones, that came over a
+            network (twice ``LANCE_DEFAULT_IO_BUFFER_SIZE``: 512 MiB); files of a local disk are not kept.
 
     Example:
         >>> import pilum, pyarrow as pa
@@ -132,14 +138,17 @@ class Session:
         self,
         index_cache_size_bytes: int | None = None,
         metadata_cache_size_bytes: int | None = None,
+        file_cache_size_bytes: int | None = None,
     ) -> None:
         del index_cache_size_bytes  # there is no index data yet
         capacity = DEFAULT_CACHE_BYTES if metadata_cache_size_bytes is None else metadata_cache_size_bytes
-        self.cache = Cache(capacity)
+        room = 2 * config.io_buffer_size() if file_cache_size_bytes is None else file_cache_size_bytes
+        self.files = Cache(room)
+        self.cache = Cache(capacity, self.files)
 
     def size_bytes(self) -> int:
         """Memory that the caches hold now."""
-        return self.cache.nbytes
+        return self.cache.nbytes + self.files.nbytes
 
     def index_cache_size_bytes(self) -> int:
         """Memory that index data takes of it."""

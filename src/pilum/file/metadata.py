@@ -20,6 +20,7 @@ import bisect
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,15 @@ from pilum.file.container import FOOTER_SIZE, Footer, parse_column, parse_footer
 from pilum.io import Store
 from pilum.schema import Schema, parse_file_descriptor
 
-__all__ = ["Column", "Container", "FileMetadata", "load_metadata", "metadata_of_body", "relocated"]
+__all__ = [
+    "Column",
+    "Container",
+    "FileMetadata",
+    "keep_bytes",
+    "load_metadata",
+    "metadata_of_body",
+    "relocated",
+]
 
 # Column metadata beyond this many bytes is fetched by column when less than a quarter of the columns is wanted.
 _WIDE_BYTES = 64 << 10
@@ -59,12 +68,16 @@ class Column:
         starts: first row of each page, then the number of rows; for structural fixed-size lists rows are items.
         ready: every page is initialised.
         whole: the column that a session keeps; another one where this is read as descriptors only.
+        extents: the bytes from the first to the last buffer of each page.
     """
 
-    __slots__ = ("index", "pages", "ready", "starts", "whole")
+    __slots__ = ("extents", "index", "pages", "ready", "starts", "whole")
 
-    def __init__(self, index: int, pages: list[PageDecoder], whole: Column | None = None) -> None:
+    def __init__(
+        self, index: int, pages: list[PageDecoder], extents: list[Range], whole: Column | None = None
+    ) -> None:
         self.index = index
+        self.extents = extents
         self.whole = whole or self
         self.pages = pages
         starts = [0]
@@ -75,7 +88,7 @@ class Column:
 
     def descriptors(self) -> Column:
         """A blob column read as descriptors; its pages are the same, and initialised together with these."""
-        return Column(self.index, [page.descriptors() for page in self.pages], self)
+        return Column(self.index, [page.descriptors() for page in self.pages], self.extents, self)
 
     @property
     def num_rows(self) -> int:
@@ -175,12 +188,18 @@ class Container:
         if self.footer.version < (2, 1):
             raise UnsupportedError("columns of format 2.0 are not supported here; open_file reads them")
         pages = []
+        extents = []
         for number, source in enumerate(parse_column(data, self.footer.size)):
+            offsets, sizes = source.offsets, source.sizes
+            if len(offsets) == 1:
+                extents.append((offsets[0], offsets[0] + sizes[0]))
+            else:
+                extents.append((min(offsets, default=0), max(map(add, offsets, sizes), default=0)))
             try:
                 pages.append(open_page(source, self.footer.version))
             except PilumError as error:
                 raise type(error)(located(str(error), page=number)) from error
-        found = Column(column, pages)
+        found = Column(column, pages, extents)
         if found.num_rows != self.num_rows * scale:
             raise CorruptFileError(
                 f"the column's pages hold {found.num_rows} rows, the file says {self.num_rows * scale}"
@@ -260,6 +279,12 @@ async def load_metadata(
         return FileMetadata(path, await _load_long(store, path, tail, size, wanted))
     except PilumError as error:
         raise relocated(error, path) from error.__cause__
+
+
+def keep_bytes(cache: Any, store: Store, path: str, body: npt.NDArray[np.uint8] | None) -> None:
+    """Keep a whole small file in the session where asking for it again would take time."""
+    if body is not None and store.suspends and cache.files is not None:
+        cache.files.put((store.uri, path), [(0, len(body), body)], len(body))
 
 
 def metadata_of_body(path: str, body: npt.NDArray[np.uint8]) -> FileMetadata | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pilum.file.container import LegacyFileError
 from pilum.file.generic import GenericReader
 from pilum.file.late import prepare
-from pilum.file.metadata import FileMetadata, load_metadata
+from pilum.file.metadata import FileMetadata, keep_bytes, load_metadata
 from pilum.file.reader import FileReader
 from pilum.io import Bytes, Store
 from pilum.schema import Schema
@@ -84,6 +84,7 @@ async def open_file(
                 pass
             else:
                 if cache is not None:
+                    keep_bytes(cache, store, path, body)
                     cache.put((store.uri, path), metadata, metadata.nbytes)
     if not isinstance(metadata, FileMetadata):
         from pilum.file.v0_1 import FileReader01

@@ -23,7 +23,7 @@ from pilum import arrays
 from pilum.encoding import Decoded, Range, Rows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError
 from pilum.file.late import prepare
-from pilum.file.metadata import Column, FileMetadata, load_metadata, metadata_of_body, relocated
+from pilum.file.metadata import Column, FileMetadata, keep_bytes, load_metadata, metadata_of_body, relocated
 from pilum.file.plan import (
     DAMAGE,
     ReadPlan,
@@ -47,6 +47,10 @@ __all__ = ["FileReader"]
 
 # Decoding more bytes than this leaves the event loop for the pool.
 OFFLOAD_BYTES = 256 << 10
+# Over a network a page up to this size comes with its metadata, however few of its rows are wanted, and up to the
+# larger size if all of them are: a further round trip would take longer.
+_SMALL_PAGE = 256 << 10
+_WHOLE_PAGE = 8 << 20
 _MAX_PROJECTIONS = 8
 _MAX_PLANS = 64
 
@@ -59,7 +63,7 @@ class FileReader:
         metadata: what the tail said.
     """
 
-    __slots__ = ("_body", "_cache", "_mapping", "_plan", "_schema", "metadata", "path", "store")
+    __slots__ = ("_body", "_cache", "_held", "_mapping", "_plan", "_schema", "metadata", "path", "store")
 
     def __init__(
         self, store: Store, path: str, metadata: FileMetadata, schema: Schema | None,
@@ -72,6 +76,7 @@ class FileReader:
         self._mapping = mapping
         self._cache = cache
         self._body = body
+        self._held: list[tuple[int, int, Bytes]] | None = None
         self._plan: ReadPlan | None = None
 
     # -- opening ----------------------------------------------------------------------------------------
@@ -117,6 +122,7 @@ class FileReader:
             wanted = None if schema is None else len(schema.leaves())
             metadata = await load_metadata(store, path, size, wanted, body)
             if cache is not None:
+                keep_bytes(cache, store, path, body)
                 cache.put(key, metadata, metadata.nbytes)
         return await cls.of_metadata(store, path, metadata, schema, fields, column_indices, cache, body)
 
@@ -147,7 +153,39 @@ class FileReader:
         if metadata is None or metadata.container.footer.version < (2, 1):
             return None
         cache.put((store.uri, path), metadata, metadata.nbytes)
+        keep_bytes(cache, store, path, body)
         return cls(store, path, metadata, schema, (fields, column_indices), cache, body)
+
+    def at_hand(self, ranges: Sequence[Range]) -> list[Bytes | None] | None:
+        """What is in memory of some ranges of the file, from its body or from the session; None if nothing is."""
+        body = self._body
+        if body is not None:
+            return [body[low:high] for low, high in ranges]
+        if not self.store.suspends:
+            return None
+        held: list[tuple[int, int, Bytes]] | None = self._held
+        if held is None and self._cache is not None and self._cache.files is not None:
+            held = self._cache.files.get((self.store.uri, self.path))
+        if held is None:
+            return None
+        found: list[Bytes | None] = []
+        for low, high in ranges:
+            pieces = (
+                data[low - start : high - start] for start, end, data in held if start <= low <= high <= end
+            )
+            found.append(next(pieces, None))
+        return found if any(piece is not None for piece in found) else None
+
+    def _keep(self, ranges: list[Range], buffers: list[Bytes]) -> None:
+        """Keep bytes of whole pages: in the session, or here until the next are kept."""
+        kept = [(low, high, data) for (low, high), data in zip(ranges, buffers, strict=True)]
+        files = self._cache.files if self._cache is not None else None
+        if files is None:
+            self._held = kept
+            return
+        key = (self.store.uri, self.path)
+        kept += files.get(key) or []
+        files.put(key, kept, sum([high - low for low, high, _ in kept]))
 
     @property
     def body(self) -> Bytes | None:
@@ -427,16 +465,25 @@ class FileReader:
         """Load the metadata of the pages that hold ``rows``; all columns in one round."""
         jobs: list[tuple[int, Column, int, int]] = []
         ranges: list[Range] = []
+        ahead: list[Range] = []
         for leaf, column in enumerate(resolved.columns):
             if column.ready:
                 continue
-            for number in column.uninitialised(scaled(rows, resolved.scales[leaf])):
+            own = scaled(rows, resolved.scales[leaf])
+            pages = column.uninitialised(own)
+            if self.store.suspends:
+                ahead += _worth_reading(column, pages, own)
+            for number in pages:
                 wanted = column.pages[number].metadata_ranges()
                 jobs.append((leaf, column, number, len(wanted)))
                 ranges.extend(wanted)
         if not jobs:
             return
-        buffers = await self._fetch(ranges, who="page metadata")
+        if sum([high - low for low, high in ahead]) > _WHOLE_PAGE:
+            ahead = []
+        buffers = await self._fetch(ranges + ahead, who="page metadata")
+        if ahead:
+            self._keep(ahead, buffers[len(ranges) :])
         at = 0
         touched: dict[int, Column] = {}
         for leaf, column, number, size in jobs:
@@ -469,10 +516,27 @@ class FileReader:
     async def _fetch(self, ranges: list[Range], who: str = "data") -> list[Bytes]:
         if not ranges:
             return []
-        body = self._body
-        if body is not None:
-            return [body[low:high] for low, high in ranges]
+        here = self.at_hand(ranges)
+        if here is not None:
+            missing = [wanted for wanted, piece in zip(ranges, here, strict=True) if piece is None]
+            more = iter(await self.store.get_ranges(self.path, missing, who=who) if missing else ())
+            return [next(more) if piece is None else piece for piece in here]
         if len(ranges) == 1:
             low, high = ranges[0]
             return [await self.store.get(self.path, low, high, who=who)]
         return await self.store.get_ranges(self.path, ranges, who=who)
+
+
+def _worth_reading(column: Column, pages: list[int], rows: Rows) -> list[Range]:
+    """The pages of which all bytes are worth reading together with their metadata."""
+    extents = column.extents
+    wanted = [number for number in pages if extents[number][1] - extents[number][0] <= _SMALL_PAGE]
+    if len(wanted) < len(pages) and isinstance(rows, range):
+        starts = column.starts
+        wanted = [
+            number
+            for number in pages
+            if extents[number][1] - extents[number][0] <= _SMALL_PAGE
+            or (rows.start <= starts[number] and starts[number + 1] <= rows.stop)
+        ]
+    return [extents[number] for number in wanted if extents[number][0] < extents[number][1]]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pilum.io.buffers import Bytes
 from pilum.io.driver import iterate, run
 from pilum.io.local import LocalStore
-from pilum.io.locate import store_for
+from pilum.io.locate import address_suspends, store_for
 from pilum.io.memory import MemoryStore
 from pilum.io.ranges import Range, plan_requests
 from pilum.io.runtime import InlineRuntime, LoopRuntime, Runtime, current_runtime
@@ -36,6 +36,7 @@ __all__ = [
     "Runtime",
     "Store",
     "TraceLog",
+    "address_suspends",
     "current_runtime",
     "iterate",
     "plan_requests",

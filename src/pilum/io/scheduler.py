@@ -16,10 +16,11 @@ import heapq
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pilum import config
 from pilum.io.forking import on_fork
+from pilum.io.limits import AdaptiveLimit, FixedLimit
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ByteBudget", "RequestScheduler"]
 
 R = TypeVar("R")
+Limit: TypeAlias = AdaptiveLimit | FixedLimit
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -118,8 +120,9 @@ class _LoopBytes:
 class _Queue:
     """Requests of one store on one loop."""
 
-    def __init__(self, slots: int, share: _LoopBytes) -> None:
-        self.slots = slots
+    def __init__(self, limit: Limit, share: _LoopBytes) -> None:
+        self.limit = limit
+        self.running = 0
         self.share = share
         self.heap: list[tuple[int, int, int, asyncio.Future[None]]] = []
         self.counter = 0
@@ -130,18 +133,18 @@ class _Queue:
             if turn.done():  # cancelled while it waited
                 heapq.heappop(self.heap)
                 continue
-            if self.slots == 0:
+            if self.running >= self.limit.value:
                 # Its own requests will end; meanwhile others need not stand behind it for bytes.
                 break
             if not self.share.start(size, self):
                 return
             heapq.heappop(self.heap)
-            self.slots -= 1
+            self.running += 1
             turn.set_result(None)
         self.share.waiting.pop(self, None)
 
     def end(self, size: int) -> None:
-        self.slots += 1
+        self.running -= 1
         self.share.end(size)
         self.pump()
         self.share.pump()
@@ -154,12 +157,12 @@ class RequestScheduler:
     """Runs requests of a store, at most ``parallelism`` at once.
 
     Args:
-        parallelism: requests in flight on one event loop.
+        parallelism: requests in flight on one event loop; a number, or an object whose ``value`` may change.
         budget: bytes in flight; by default the one of the process.
     """
 
-    def __init__(self, parallelism: int, budget: ByteBudget | None = None) -> None:
-        self._parallelism = max(1, parallelism)
+    def __init__(self, parallelism: int | Limit, budget: ByteBudget | None = None) -> None:
+        self._limit = FixedLimit(parallelism) if isinstance(parallelism, int) else parallelism
         self._budget = budget or _PROCESS
         self._queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = (
             weakref.WeakKeyDictionary()
@@ -199,11 +202,11 @@ class RequestScheduler:
         loop = _running_loop()
         found = self._queues.get(loop)
         if found is None:
-            found = self._queues[loop] = _Queue(self._parallelism, self._budget.of_loop())
+            found = self._queues[loop] = _Queue(self._limit, self._budget.of_loop())
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RequestScheduler, (self._parallelism,)
+        return RequestScheduler, (self._limit.value,)
 
 
 on_fork(_PROCESS.forget)

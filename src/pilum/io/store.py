@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from pilum import config
-from pilum.errors import StoreError
+from pilum.errors import NotFoundError, StoreError
 from pilum.io.batch import Stack
 from pilum.io.buffers import EMPTY, Bytes
 from pilum.io.ranges import Range, assemble, check_range, plan_requests
@@ -35,10 +35,12 @@ class ObjectInfo(NamedTuple):
     Attributes:
         path: its key.
         size: bytes.
+        modified: when it was written, seconds since the epoch, where that comes with the answer.
     """
 
     path: str
     size: int
+    modified: float | None = None
 
 
 # Inside a store `list` is its method.
@@ -83,10 +85,12 @@ class Store:
         suspends: whether a call may wait for the network; if not, coroutines may be driven without a loop.
         io_parallelism: requests worth having in flight.
         block_size: bytes up to which reading along is cheaper than another request.
+        lists: whether listings can be relied on; web servers may have none.
         stats: counters of this store object.
     """
 
     suspends: bool = True
+    lists: bool = True
     io_parallelism: int = 64
     block_size: int = 65_536
 
@@ -199,6 +203,20 @@ class Store:
         rests = [info.path[len(below) :] for info in await self.list(folder)]
         return [rest for rest in rests if "/" not in rest]
 
+    async def first_names(self, folder: str) -> Names:
+        """The first names of a folder in the order of their bytes, or all of them.
+
+        Stores that list a folder in that order and in pages ask for one page.  Whoever calls must know from the
+        names whether what was looked for is among them.
+        """
+        return await self.list_names(folder)
+
+    def elsewhere(self, uri: str) -> Store:
+        """The store at another address, opened with the options of this one where they are of one kind."""
+        from pilum.io.locate import store_for
+
+        return store_for(uri)
+
     async def leftovers(self, folder: str) -> Leftovers:
         """Files below a folder that were never finished and that listings hide; with the time of their last
         change, seconds since the epoch.  A store on which objects appear whole has none.
@@ -248,6 +266,21 @@ class Store:
             NotFoundError: there is none (object stores in the cloud may not notice).
         """
         raise NotImplementedError
+
+    async def delete_many(self, paths: Sequence[str]) -> None:
+        """Remove objects; those that are not there are passed over."""
+        for path in paths:
+            try:
+                await self.delete(path)
+            except NotFoundError:
+                continue
+
+    async def check_put_if_absent(self) -> None:
+        """Find out whether `put` with ``if_absent`` can be trusted; stores of this process and machine can.
+
+        Raises:
+            UnsupportedError: it has no conditional puts, or does not do what it says.
+        """
 
     async def create(self, path: str) -> ObjectWriter:
         """Begin to write an object front to back."""

@@ -97,7 +97,7 @@ async def read_decoded(
             results[position] = await reader.read_decoded(start, stop)
             continue
         plan = await only.plan_decoded(start, stop)
-        if len(plan.ranges) != 1 or only.body is not None:
+        if len(plan.ranges) != 1 or only.at_hand(plan.ranges) is not None:
             results[position] = (await only.execute_decoded(plan))[0]
             continue
         low, high = plan.ranges[0]
@@ -122,34 +122,34 @@ async def read_together(
         schema: the stored columns.
         suspends: whether the store may wait for the network.
     """
-    files = [reader.only for reader in readers]
+    files: list[Any] = [reader.only for reader in readers]
     if not schema.fields or not all(
-        type(file) is FileReader and file.store is files[0].store  # type: ignore[union-attr]
-        for file in files
+        type(file) is FileReader and file.store is files[0].store for file in files
     ):
         return await _one_by_one(readers, spans, suspends)
     plans: list[ReadPlan] = await gather(
-        [file.plan_decoded(*span) for file, span in zip(files, spans, strict=True)],  # type: ignore[union-attr]
+        [file.plan_decoded(*span) for file, span in zip(files, spans, strict=True)],
         suspends=suspends,
     )
     wanted: list[tuple[str, int, int]] = []
     merged = []
+    known = []
     for file, plan in zip(files, plans, strict=True):
         assert file is not None
-        ranges = [] if file.body is not None else merge_ranges(plan.ranges, file.store.block_size)
-        merged.append(ranges)
+        here = file.at_hand(plan.ranges) or [None] * len(plan.ranges)
+        missing = [one for one, piece in zip(plan.ranges, here, strict=True) if piece is None]
+        ranges = merge_ranges(missing, file.store.block_size)
+        merged.append((missing, ranges))
+        known.append(here)
         wanted += [(file.path, low, high) for low, high in ranges]
-    store = files[0].store  # type: ignore[union-attr]
+    store = files[0].store
     fetched = iter(await store.get_many(wanted, who="data") if wanted else [])
     buffers: list[list[Bytes]] = []
     size = 0
-    for file, plan, ranges in zip(files, plans, merged, strict=True):
-        body = file.body  # type: ignore[union-attr]
-        if body is not None:
-            buffers.append([body[low:high] for low, high in plan.ranges])
-        else:
-            pieces = [next(fetched) for _ in ranges]
-            buffers.append(assemble_ranges(plan.ranges, ranges, pieces))
+    for here, (missing, ranges) in zip(known, merged, strict=True):
+        pieces = [next(fetched) for _ in ranges]
+        more = iter(assemble_ranges(missing, ranges, pieces))
+        buffers.append([next(more) if piece is None else piece for piece in here])
         size += sum(map(len, buffers[-1]))
     if suspends and size > OFFLOAD_BYTES:
         batch = await current_runtime().offload(_decode, files, plans, buffers)

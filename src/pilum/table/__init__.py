@@ -10,7 +10,7 @@ not its business.
 """
 
 from pilum.table.cloning import deep_clone, shallow_clone
-from pilum.table.commit import CommitLock, commit
+from pilum.table.commit import CommitLock, commit, known
 from pilum.table.deletions import read_deletions, write_deletions
 from pilum.table.file_lists import FileInfo, all_files, tracked_files
 from pilum.table.files import TrackedFile, files_of
@@ -184,6 +184,7 @@ __all__ = [
     "index_files",
     "index_location",
     "is_system_index",
+    "known",
     "latest_version",
     "list_branches",
     "list_tags",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
@@ -29,6 +29,7 @@ from pilum.errors import (
     UnsupportedError,
 )
 from pilum.io import Store, current_runtime
+from pilum.io.runtime import cancel_and_wait
 from pilum.table.build import build_manifest
 from pilum.table.conflicts import conflict_between
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
@@ -42,7 +43,7 @@ from pilum.table.transaction import Transaction, encode_transaction, new_uuid
 from pilum.table.versions import VersionFile, find_newest, find_versions, load_version, read_transaction
 from pilum.table.waiting import Backoff
 
-__all__ = ["CommitLock", "commit"]
+__all__ = ["CommitLock", "commit", "known"]
 
 # Called with a version number; the context manager it returns holds the lock while that version is published.
 CommitLock = Callable[[int], AbstractContextManager[Any]]
@@ -65,6 +66,8 @@ async def commit(
     naming: NamingScheme = NamingScheme.V2,
     transaction: Transaction | None = None,
     auto_cleanup: bool = True,
+    base: Awaitable[Manifest] | None = None,
+    before: Callable[[], Awaitable[None]] | None = None,
 ) -> Manifest:
     """Commit an operation and return the manifest of the new version.
 
@@ -83,6 +86,8 @@ async def commit(
         transaction: the complete transaction, when its id is known already; ``read_version``, ``operation``
             and ``properties`` are those of it.
         auto_cleanup: do the cleanup that the config of the table asks for; it fails silently.
+        base: brings the manifest of ``read_version`` where it need not be read again.
+        before: awaited before anything is published: the files of the operation are complete when it returns.
 
     Raises:
         AlreadyExistsError: the table is to be created and exists.
@@ -99,14 +104,44 @@ async def commit(
     if not transaction.read_version or isinstance(transaction.operation, Clone):
         if detached:
             raise InvalidInputError("the first version of a table cannot be detached")
-        return await _create(store, transaction, commit_lock, stable_row_ids, naming)
+        return await _create(store, transaction, commit_lock, stable_row_ids, naming, before)
     if detached:
+        if before is not None:
+            await before()
         return await _commit_detached(store, transaction)
     backoff = Backoff()
-    history = _History(transaction.read_version)
+    history = _History(transaction.read_version, base)
+    file = _TransactionFile(store, transaction)
+    try:
+        await _prepare(store, commit_lock, before, history.catch_up(store, transaction), file)
+        return await _commit_after(
+            store, transaction, history, file, backoff,
+            max_retries=max_retries, lock=commit_lock, stable_row_ids=stable_row_ids, auto_cleanup=auto_cleanup,
+        )  # fmt: skip
+    except _StatusUnknown as unknown:
+        raise unknown.cause from unknown.cause.__cause__
+    except PilumError:
+        await file.discard()
+        raise
+
+
+async def _commit_after(
+    store: Store,
+    transaction: Transaction,
+    history: _History,
+    file: _TransactionFile,
+    backoff: Backoff,
+    *,
+    max_retries: int,
+    lock: CommitLock | None,
+    stable_row_ids: bool,
+    auto_cleanup: bool,
+) -> Manifest:
+    """Commit to a table whose history was looked at just now."""
     strict = max_retries == 0 and isinstance(transaction.operation, Overwrite)
-    for _ in range(max(max_retries, 1)):
-        await history.catch_up(store, transaction)
+    for attempt in range(max(max_retries, 1)):
+        if attempt:
+            await history.catch_up(store, transaction)
         latest = history.latest
         if strict and latest.version != transaction.read_version:
             raise CommitConflictError(
@@ -120,9 +155,10 @@ async def commit(
             manifest = build_manifest(
                 latest, rebased.transaction, time.time_ns(), stable_row_ids=stable_row_ids
             )
-            published = await _publish(store, rebased.transaction, manifest, history.scheme, commit_lock)
+            published = await _publish(store, file, rebased.transaction, manifest, history.scheme, lock)
         except _CertainlyNotPublished as failure:
             await _discard(store, rebased.written)
+            await file.discard()
             raise failure.cause from None
         except (InvalidInputError, RetryTimeoutError, UnsupportedError):
             await _discard(store, rebased.written)
@@ -142,24 +178,53 @@ async def commit(
     )
 
 
+def known(store: Store, manifest: Manifest) -> Awaitable[Manifest] | None:
+    """The manifest that a handle holds, as the ``base`` of a `commit`.
+
+    None on a local disk, where reading it again costs nothing and notices that the table was replaced.
+    """
+    return _Known(manifest) if store.suspends else None
+
+
+class _Known:
+    """An awaitable that is there already."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+
+    def __await__(self) -> Generator[Any, None, Manifest]:
+        yield from ()
+        return self._manifest
+
+
 async def _create(
     store: Store,
     transaction: Transaction,
     lock: CommitLock | None,
     stable_row_ids: bool,
     naming: NamingScheme,
+    before: Callable[[], Awaitable[None]] | None,
 ) -> Manifest:
     exists = f"dataset already exists: {store.uri}"
-    listing = await find_versions(store)
-    if listing.versions:
-        raise AlreadyExistsError(exists)
-    manifest = build_manifest(None, transaction, time.time_ns(), stable_row_ids=stable_row_ids)
+    file = _TransactionFile(store, transaction)
+
+    async def look() -> None:
+        if (await find_newest(store)).version:
+            raise AlreadyExistsError(exists)
+
     try:
-        published = await _publish(store, transaction, manifest, naming, lock)
+        await _prepare(store, lock, before, look(), file)
+        manifest = build_manifest(None, transaction, time.time_ns(), stable_row_ids=stable_row_ids)
+        if not await _publish(store, file, transaction, manifest, naming, lock):
+            raise AlreadyExistsError(exists)
     except _CertainlyNotPublished as failure:
+        await file.discard()
         raise failure.cause from None
-    if not published:
-        raise AlreadyExistsError(exists)
+    except _StatusUnknown as unknown:
+        raise unknown.cause from unknown.cause.__cause__
+    except PilumError:
+        await file.discard()
+        raise
     write_hint(store, manifest.version)
     return manifest
 
@@ -172,15 +237,91 @@ async def _commit_detached(store: Store, transaction: Transaction) -> Manifest:
     base = (await load_version(store, transaction.read_version)).manifest
     check_writable(base.writer_flags, store.uri)
     rebased = await rebase(store, transaction, base)
+    file = _TransactionFile(store, transaction)
     for _ in range(_DETACHED_ATTEMPTS):
         version = secrets.randbits(63) | DETACHED_BIT
         manifest = build_manifest(base, rebased.transaction, time.time_ns(), version=version)
         try:
-            if await _publish(store, rebased.transaction, manifest, scheme, None):
+            if await _publish(store, file, rebased.transaction, manifest, scheme, None):
                 return manifest
         except _CertainlyNotPublished as failure:
+            await file.discard()
             raise failure.cause from None
+        except _StatusUnknown as unknown:
+            raise unknown.cause from unknown.cause.__cause__
+    await file.discard()
     raise CommitConflictError(f"{store.uri}: no free number for a detached version", retryable=True)
+
+
+async def _prepare(
+    store: Store,
+    lock: CommitLock | None,
+    before: Callable[[], Awaitable[None]] | None,
+    look: Coroutine[Any, Any, None],
+    file: _TransactionFile,
+) -> None:
+    """Everything that can be done before it is known what the new version looks like.
+
+    Over a network all of it is under way at once, the transaction file included: it is likely to be right, and
+    nobody reads it before the manifest refers to it.
+
+    Raises:
+        Exception: the first failure, in the order: files of the operation, history, store.
+    """
+    if not store.suspends:
+        try:
+            if before is not None:
+                await before()
+        except BaseException:
+            look.close()
+            raise
+        await look
+        return
+    import asyncio
+
+    steps: list[Coroutine[Any, Any, None]] = [look, file.write_early()]
+    if before is not None:
+        steps.insert(0, _awaited(before))
+    if lock is None:
+        steps.append(store.check_put_if_absent())
+    tasks = [asyncio.ensure_future(step) for step in steps]
+    try:
+        await asyncio.wait(tasks)
+    finally:
+        await cancel_and_wait(tasks)
+    for task in tasks:
+        task.result()
+
+
+async def _awaited(before: Callable[[], Awaitable[None]]) -> None:
+    await before()
+
+
+class _TransactionFile:
+    """The file of a transaction, which is written once as long as its content stays the same."""
+
+    def __init__(self, store: Store, transaction: Transaction) -> None:
+        self._store = store
+        self._transaction = transaction
+        self._written: bytes | None = None
+        self.path = f"{TRANSACTIONS}/{transaction.file_name}"
+
+    async def write_early(self) -> None:
+        """Write the transaction as it is before it was moved to the newest version; failing is no harm."""
+        with contextlib.suppress(StoreError):
+            await self.write(encode_transaction(self._transaction))
+
+    async def write(self, encoded: bytes) -> None:
+        """Have the file hold ``encoded``."""
+        if self._written != encoded:
+            await self._store.put(self.path, encoded)
+            self._written = encoded
+
+    async def discard(self) -> None:
+        """Remove the file, if it was written; best effort."""
+        if self._written is not None:
+            self._written = None
+            await _discard(self._store, [self.path])
 
 
 class _History:
@@ -195,8 +336,9 @@ class _History:
     latest: Manifest
     scheme: NamingScheme
 
-    def __init__(self, read_version: int) -> None:
+    def __init__(self, read_version: int, base: Awaitable[Manifest] | None = None) -> None:
         self._seen = read_version
+        self._base = base
         self.others: list[Operation] = []
 
     async def catch_up(self, store: Store, transaction: Transaction) -> None:
@@ -218,7 +360,10 @@ class _History:
         if newest == seen:
             if not hasattr(self, "latest"):
                 try:
-                    self.latest = (await load_version(store, newest, self.scheme)).manifest
+                    if self._base is not None:
+                        self.latest = await self._base
+                    else:
+                        self.latest = (await load_version(store, newest, self.scheme)).manifest
                 except NotFoundError:
                     if (await find_versions(store)).versions[-1:] == [newest]:
                         raise
@@ -289,8 +434,16 @@ class _CertainlyNotPublished(Exception):
         self.cause = cause
 
 
+class _StatusUnknown(Exception):
+    """The store failed, and the version may exist: nothing that it may refer to must be removed."""
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
+
+
 async def _publish(
     store: Store,
+    file: _TransactionFile,
     transaction: Transaction,
     manifest: Manifest,
     scheme: NamingScheme,
@@ -298,11 +451,11 @@ async def _publish(
 ) -> bool:
     """Write transaction and manifest; False when another writer owns the version."""
     encoded = encode_transaction(transaction)
-    transaction_path = f"{TRANSACTIONS}/{transaction.file_name}"
-    with_file = not manifest.writer_flags & TRANSACTION_FILES_DISABLED
-    if with_file:
+    if manifest.writer_flags & TRANSACTION_FILES_DISABLED:
+        await file.discard()
+    else:
         try:
-            await store.put(transaction_path, encoded)
+            await file.write(encoded)
         except Exception as error:
             raise _CertainlyNotPublished(error) from error
     path = manifest_path(manifest.version, scheme)
@@ -313,19 +466,25 @@ async def _publish(
         with contextlib.nullcontext() if lock is None else lock(manifest.version):
             if lock is not None and await _exists(store, path):
                 raise AlreadyExistsError(f"{store.uri}/{path} exists already")
-            await store.put(path, data, if_absent=True)
+            await _put_if_absent(store, path, data, locked=lock is not None)
         return True
     except Exception as error:
         # A lost response looks like a failure, or like somebody else's success on the second try.
         failure = error
-    owned = await _is_ours(store, manifest, data, scheme, failure)
-    if owned:
+    if await _is_ours(store, manifest, data, scheme, failure):
         return True
-    if with_file:
-        await _discard(store, [transaction_path])
     if isinstance(failure, AlreadyExistsError):
         return False
     raise _CertainlyNotPublished(failure)
+
+
+async def _put_if_absent(store: Store, path: str, data: bytes, *, locked: bool) -> None:
+    try:
+        await store.put(path, data, if_absent=True)
+    except UnsupportedError:
+        if not locked:
+            raise
+        await store.put(path, data)  # nobody else does so now
 
 
 async def _exists(store: Store, path: str) -> bool:
@@ -342,7 +501,7 @@ async def _is_ours(
     """Whether the version exists and is the one we wrote.
 
     Raises:
-        StoreError: it cannot be found out.
+        _StatusUnknown: it cannot be found out.
     """
     path = manifest_path(manifest.version, scheme)
     try:
@@ -353,10 +512,12 @@ async def _is_ours(
         unclear: Exception = failure
     except (PilumError, OSError) as error:
         unclear = error
-    raise StoreError(
+    unknown = StoreError(
         f"{store.uri}: the status of the commit of version {manifest.version} is unknown ({unclear}); "
         f"look whether transaction {manifest.transaction_file} is in the history"
-    ) from failure
+    )
+    unknown.__cause__ = failure
+    raise _StatusUnknown(unknown)
 
 
 async def _discard(store: Store, paths: list[str]) -> None:

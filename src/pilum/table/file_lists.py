@@ -34,6 +34,8 @@ async def all_files(store: Store) -> list[FileInfo]:
     """All files below the folder of a table, sorted by path; other base paths are not looked at."""
 
     async def describe(entry: Any) -> FileInfo | None:
+        if entry.modified is not None:
+            return FileInfo(entry.path, entry.size, entry.modified)
         try:
             return FileInfo(entry.path, entry.size, await store.modified(entry.path))
         except NotFoundError:

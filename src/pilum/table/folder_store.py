@@ -39,6 +39,7 @@ class FolderStore(Store):
         self.io_parallelism = parent.io_parallelism
         self.block_size = parent.block_size
         self.stats = parent.stats
+        self.lists = parent.lists
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FolderStore, (self.parent, self.folder)
@@ -75,6 +76,12 @@ class FolderStore(Store):
     async def list_names(self, folder: str) -> Names:
         return await self.parent.list_names(self._key(folder))
 
+    async def first_names(self, folder: str) -> Names:
+        return await self.parent.first_names(self._key(folder))
+
+    def elsewhere(self, uri: str) -> Store:
+        return self.parent.elsewhere(uri)
+
     async def leftovers(self, folder: str) -> Leftovers:
         found = await self.parent.leftovers(self._key(folder))
         return [(self._own(info), changed) for info, changed in found]
@@ -84,6 +91,12 @@ class FolderStore(Store):
 
     async def delete(self, path: str) -> None:
         await self.parent.delete(self._key(path))
+
+    async def delete_many(self, paths: Sequence[str]) -> None:
+        await self.parent.delete_many([self._key(path) for path in paths])
+
+    async def check_put_if_absent(self) -> None:
+        await self.parent.check_put_if_absent()
 
     async def create(self, path: str) -> ObjectWriter:
         return await self.parent.create(self._key(path))

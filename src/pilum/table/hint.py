@@ -20,7 +20,7 @@ from pilum.io import LocalStore, Store
 from pilum.io.durable import HIDDEN
 from pilum.table.naming import VERSION_HINT, VERSIONS, NamingScheme, manifest_path
 
-__all__ = ["read_hint", "write_hint"]
+__all__ = ["parse_hint", "read_hint", "write_hint"]
 
 # What may lie between the two times of one change, which the kernel takes one after the other.
 _SAME_MOMENT_NS = 10_000_000
@@ -37,11 +37,10 @@ def read_hint(store: Store) -> tuple[int, NamingScheme] | None:
     path = os.path.join(store.uri, VERSION_HINT)
     try:
         with open(path, "rb") as file:
-            found = _HINT.fullmatch(file.read(_MAX_BYTES))
+            version = parse_hint(file.read(_MAX_BYTES))
             placed = os.fstat(file.fileno()).st_ctime_ns
-        if found is None:
+        if version is None:
             return None
-        version = int(found[1])
         for scheme in (NamingScheme.V2, NamingScheme.V1):
             if os.path.exists(os.path.join(store.uri, manifest_path(version, scheme))):
                 if os.path.exists(os.path.join(store.uri, manifest_path(version + 1, scheme))):
@@ -52,6 +51,12 @@ def read_hint(store: Store) -> tuple[int, NamingScheme] | None:
     except OSError:
         pass
     return None
+
+
+def parse_hint(data: bytes) -> int | None:
+    """The version that the content of a hint names; None if it is none."""
+    found = _HINT.fullmatch(data)
+    return None if found is None else int(found[1])
 
 
 def write_hint(store: Store, version: int) -> None:

@@ -30,7 +30,7 @@ __all__ = [
     "version_at",
 ]
 
-_WINDOW = 64
+_WINDOW = 128
 # Most manifests are smaller than this.
 _TAIL = 64 << 10
 # Ends of files that are read in one go.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from pilum.errors import CorruptFileError
-from pilum.io import Store, store_for
+from pilum.io import Store
 from pilum.table.folder_store import FolderStore, folder_of
 from pilum.table.indices import index_base
 from pilum.table.model import BasePath, DataFile, IndexMetadata, Manifest
@@ -96,7 +96,7 @@ def open_location(
     store: Store,
     uri: str,
     *,
-    open_store: Callable[[str, Mapping[str, str] | None], Store] = store_for,
+    open_store: Callable[[str, Mapping[str, str] | None], Store] | None = None,
     storage_options: Mapping[str, str] | None = None,
 ) -> Store:
     """The store at the address of a base.
@@ -104,7 +104,7 @@ def open_location(
     Args:
         store: the table's store; addresses in it or above it are answered by itself.
         uri: the address, as in `Location`.
-        open_store: how other addresses are opened.
+        open_store: how other addresses are opened; by default as the table itself was.
         storage_options: passed on to it.
     """
     around = store
@@ -114,5 +114,7 @@ def open_location(
         if uri.startswith(around.uri + "/"):
             return folder_of(around, uri[len(around.uri) + 1 :])
         if not isinstance(around, FolderStore):
-            return open_store(uri, storage_options)
+            if open_store is not None:
+                return open_store(uri, storage_options)
+            return around.elsewhere(uri)
         around = around.parent

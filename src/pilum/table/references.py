@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError
-from pilum.io import Store, current_runtime, store_for
+from pilum.io import Store, current_runtime
 from pilum.table.commit import commit
 from pilum.table.folder_store import FolderStore, folder_of
 from pilum.table.model import Manifest
@@ -92,7 +92,7 @@ def main_store(store: Store, branch: str | None) -> Store:
         rest = store.folder.removesuffix(folder).rstrip("/")
         return folder_of(store.parent, rest)
     uri = store.uri.replace("\\", "/")
-    return store_for(uri.removesuffix("/" + folder)) if uri.endswith("/" + folder) else store
+    return store.elsewhere(uri.removesuffix("/" + folder)) if uri.endswith("/" + folder) else store
 
 
 def branch_store(main: Store, branch: str | None) -> Store:
@@ -332,10 +332,8 @@ async def delete_branch(main: Store, name: str) -> None:
     if branch is not None:
         await main.delete(branch_path(name))
     # Manifests first: what is left of the folder then is no table any more.
-    files.sort(key=lambda path: "/_versions/" not in path)
-    for path in files:
-        with suppress(NotFoundError):
-            await main.delete(path)
+    await main.delete_many([path for path in files if "/_versions/" in path])
+    await main.delete_many([path for path in files if "/_versions/" not in path])
 
 
 async def _read_all(main: Store, folder: str, decode: Callable[[bytes, str], T]) -> dict[str, T]:

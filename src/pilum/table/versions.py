@@ -9,16 +9,17 @@ from __future__ import annotations
 import bisect
 from typing import NamedTuple
 
-from pilum.errors import CorruptFileError, NotFoundError
+from pilum.errors import CorruptFileError, NotFoundError, StoreError, UnsupportedError
 from pilum.file.late import prepare
 from pilum.io import Store
-from pilum.table.hint import read_hint
+from pilum.table.hint import parse_hint, read_hint
 from pilum.table.legacy import has_trusted_counts, with_counts
 from pilum.table.manifest_file import ManifestFile, parse_manifest_file
 from pilum.table.model import Manifest
 from pilum.table.naming import (
     DETACHED_BIT,
     TRANSACTIONS,
+    VERSION_HINT,
     VERSIONS,
     NamingScheme,
     VersionListing,
@@ -38,6 +39,10 @@ __all__ = [
     "load_version",
     "read_transaction",
 ]
+
+
+# Stores list at least so many names in a page.
+_PAGE = 1000
 
 
 class VersionFile(NamedTuple):
@@ -95,24 +100,73 @@ async def latest_version(store: Store) -> int:
     return newest
 
 
-async def find_newest(store: Store, since: int = 0) -> Newest:
+async def find_newest(store: Store, since: int | None = None) -> Newest:
     """The newest version; one listing at most.
 
     Args:
         store: the table's store.
-        since: a version that is known.
+        since: a version that is known; None: it does not matter how many are newer.
 
     Raises:
         CorruptFileError: both naming schemes lie side by side.
     """
     hinted = read_hint(store)
     if hinted is not None:
-        return Newest(*hinted, max(0, hinted[0] - since))
-    found = await find_versions(store)
+        return Newest(*hinted, max(0, hinted[0] - (since or 0)))
+    found = await _recent_versions(store, since)
     versions = found.versions
-    return Newest(
-        versions[-1] if versions else 0, found.scheme, len(versions) - bisect.bisect_right(versions, since)
-    )
+    newer = len(versions) - bisect.bisect_right(versions, since or 0)
+    return Newest(versions[-1] if versions else 0, found.scheme, newer)
+
+
+async def _recent_versions(store: Store, since: int | None) -> VersionListing:
+    """The newest versions, those after ``since`` at least; one request where names sort by age.
+
+    V2 names count down, so that the first page of an ordered listing has the newest versions.
+    """
+    try:
+        names = await store.first_names(VERSIONS)
+    except (StoreError, UnsupportedError):
+        if store.lists:
+            raise
+        # A web server that serves files: it may have the hint, and answers for single names.
+        return await _versions_by_hint(store)
+    found = read_listing(names, store.uri)
+    complete = len(names) < _PAGE
+    if not complete and (
+        found.scheme is not NamingScheme.V2
+        or not found.versions
+        or (since is not None and found.versions[0] > since)
+    ):
+        return await find_versions(store)
+    return found
+
+
+async def _versions_by_hint(store: Store) -> VersionListing:
+    """The newest version where there are no listings: that of the hint, or one that follows it without a gap.
+
+    Raises:
+        NotFoundError: there is no hint.
+        CorruptFileError: it is none.
+    """
+    try:
+        version = parse_hint(bytes(await store.get_all(VERSION_HINT, who="hint")))
+    except NotFoundError:
+        raise NotFoundError(
+            f"{store.uri} cannot be listed, and has no {VERSION_HINT}: say which version to open"
+        ) from None
+    if version is None:
+        raise CorruptFileError(f"{store.uri}/{VERSION_HINT} names no version")
+    for scheme in (NamingScheme.V2, NamingScheme.V1):
+        newest = version - 1
+        try:
+            while True:
+                await store.head(manifest_path(newest + 1, scheme))
+                newest += 1
+        except NotFoundError:
+            if newest >= version:
+                return VersionListing([newest], scheme, [])
+    raise NotFoundError(f"{store.uri} has no version {version}, which its hint names")
 
 
 async def load_manifest(store: Store, version: int) -> Manifest:

@@ -76,6 +76,11 @@ class Pace:
         self._pause = 0.0 if limit is None else 1.0 / limit
         self._next = time.monotonic()
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return self._pause > 0
+
     async def step(self) -> None:
         """Wait until the next step may be done."""
         if self._pause:

@@ -17,7 +17,7 @@ from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata
 from pilum.dataset.fragments import AsyncFragmentSession, AsyncLanceFragment
 from pilum.dataset.lance_schema import LanceSchema
 from pilum.errors import NotFoundError
-from pilum.io import run, store_for
+from pilum.io import address_suspends, run
 
 __all__ = ["FragmentSession", "LanceFragment"]
 
@@ -307,7 +307,7 @@ class LanceFragment(Posing):
             table_id=table_id,
             session=session,
         )
-        return run(coroutine, suspends=store_for(dataset_uri, storage_options).suspends)
+        return run(coroutine, suspends=address_suspends(dataset_uri))
 
     @staticmethod
     def create_from_file(filename: str, dataset: Door, fragment_id: int) -> FragmentMetadata:

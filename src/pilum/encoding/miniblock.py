@@ -36,6 +36,7 @@ from pilum.encoding.blocks import (
     take_block,
 )
 from pilum.encoding.codecs.base import ChunkSet, EncodeOptions, Ints
+from pilum.encoding.kernels import lookup
 from pilum.encoding.miniblock_chunks import Framing, pack_words, read_words
 from pilum.encoding.miniblock_rows import (
     ListTrim,
@@ -290,6 +291,11 @@ class MiniBlockDecoder(PageDecoder):
         if not isinstance(indices, FixedBlock) or indices.bits not in _INDEX_BITS:
             raise CorruptFileError("dictionary indices are not integers")
         words = indices.words()
+        if isinstance(dictionary, FixedBlock) and dictionary.bits in (32, 64):
+            if definition is None or levels.visible_limit(self.layers) is None:
+                found = lookup.take_words(dictionary.words(), words, definition)
+                if found is not None:
+                    return FixedBlock(dictionary.bits, found.view(np.uint8), len(found))
         if definition is not None:
             visible = levels.visible_mask(definition, self.layers)
             valid = definition == 0 if visible is None else definition[visible] == 0
@@ -297,10 +303,10 @@ class MiniBlockDecoder(PageDecoder):
         largest = int(words.max(initial=0))
         if len(words) and largest >= dictionary.count:
             raise CorruptFileError(f"index {largest} into a dictionary of {dictionary.count} items")
-        found = DictionaryBlock(
+        coded = DictionaryBlock(
             FixedBlock(indices.bits, words.view(np.uint8), len(words)), dictionary, len(words)
         )
-        return found if isinstance(dictionary, VariableBlock) else decode_dictionary(found)
+        return coded if isinstance(dictionary, VariableBlock) else decode_dictionary(coded)
 
 
 def _decode_levels(ce: Any, chunks: ChunkSet, counts: Ints) -> Levels:

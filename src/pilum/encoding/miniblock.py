@@ -37,6 +37,7 @@ from pilum.encoding.blocks import (
 )
 from pilum.encoding.codecs.base import ChunkSet, EncodeOptions, Ints
 from pilum.encoding.kernels import lookup
+from pilum.encoding.kernels.levels import find_rows
 from pilum.encoding.miniblock_chunks import Framing, pack_words, read_words
 from pilum.encoding.miniblock_rows import (
     ListTrim,
@@ -221,15 +222,24 @@ class MiniBlockDecoder(PageDecoder):
         counts = self._counts[low:high]
         block, rep, definition, num_levels = self._decode_chunks(data, starts[:-1], starts[1:], counts)
         if rep is not None:
-            trim = ListTrim(rep, definition, self.layers, num_levels)
-            whole = stop - first == self.num_rows
-            trim.check(counts, *index.shape(slice(low, high)), positions=not whole)
-            if not whole:
-                entries, values = trim.row_range(first - int(index.first[low]), stop - first)
+            skip, count = first - int(index.first[low]), stop - first
+            whole = count == self.num_rows
+            shape = index.shape(slice(low, high))
+            place = find_rows(
+                rep, definition, levels.max_rep(self.layers), levels.visible_limit(self.layers), num_levels,
+                counts, *shape, skip, count,
+            )  # fmt: skip
+            if place is None:
+                trim = ListTrim(rep, definition, self.layers, num_levels)
+                trim.check(counts, *shape, positions=not whole)
+                if not whole:
+                    place = trim.row_range(skip, count)
+            if not whole and place is not None:
+                entries, values = place
                 rep = rep[entries]
                 definition = None if definition is None else definition[entries]
                 block = slice_block(block, values.start, values.stop - values.start)
-            return self._finish(block, rep, definition, stop - first)
+            return self._finish(block, rep, definition, count)
         skip, count = first - int(index.first[low]), stop - first
         if count != block.count:
             block = slice_block(block, skip, count)

@@ -32,6 +32,7 @@ from pilum.encoding.codecs.base import (
     Values,
 )
 from pilum.encoding.kernels import lz4, ranges
+from pilum.encoding.kernels.memory import empty
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
 __all__ = ["CODEC", "compress", "decompress"]
@@ -243,7 +244,7 @@ def _lz4_chunks(chunks: ChunkSet, align: int) -> ChunkSet:
     starts, total = _placed(sizes, align)
     if total > _MAX_TOTAL:
         raise InvalidInputError(f"compressed values expand to {total} bytes; read fewer rows at once")
-    out = np.empty(total, np.uint8)
+    out = empty(total, np.uint8)
     begins = chunks.starts[used] + 4
     data = np.ascontiguousarray(chunks.data)
     bad = lz4.decompress(data, begins, begins + bodies, out, starts[used], claimed)
@@ -320,7 +321,7 @@ def _zstd_run(chunks: ChunkSet, align: int) -> ChunkSet | None:
     sizes[used] = found
     starts, padded = _placed(sizes, align)
     if padded != total:
-        out = np.empty(padded, np.uint8)
+        out = empty(padded, np.uint8)
         ranges.scatter(plain, np.cumsum(found) - found, found, out, starts[used])
         plain = out
     return ChunkSet(plain, starts, sizes)

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel, ranges
+from pilum.encoding.kernels.memory import empty
 
 __all__ = ["GROUP", "bit_length", "bit_widths", "pack", "unpack", "unpack_words"]
 
@@ -58,7 +59,7 @@ def unpack(data: Bytes, starts: Ints, widths: Ints, bits: int) -> Bytes:
 
 def unpack_words(words: Words64, at: Ints, widths: Ints, bits: int) -> Bytes:
     """`unpack` of groups that begin at ``at`` in ``words``."""
-    out = np.empty(len(at) * bits * 16, np.uint64)
+    out = empty(len(at) * bits * 16, np.uint64)
     kernel = _UNPACK.get(out.nbytes)
     (kernel or unpack_numpy)(words, at, widths, bits, out)
     return out.view(np.uint8)

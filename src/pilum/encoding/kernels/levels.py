@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel, bitpacking
+from pilum.encoding.kernels.memory import empty
 
 __all__ = ["find_rows", "lists", "unpack_blocks"]
 
@@ -54,7 +55,7 @@ def unpack_blocks(data: Bytes, starts: Ints, sizes: Ints, counts: Ints, width: i
     values = bitpacking.unpack_words(words, at[:groups], widths, 16).view(np.uint16)
     if groups * 1024 == total:
         return values
-    out = np.empty(total, np.uint16)
+    out = empty(total, np.uint16)
     move(values, data, starts, sizes, counts, width, out)
     return out
 
@@ -199,7 +200,7 @@ def rows_numba(
 
 
 def lists(
-    rep: Levels, definition: Levels | None, limits: tuple[int, int], empty: int, rows: int, items: int,
+    rep: Levels, definition: Levels | None, limits: tuple[int, int], empty_list: int, rows: int, items: int,
     large: bool,
 ) -> tuple[npt.NDArray[Any], Bools | None, Bools | None] | None:  # fmt: skip
     """Offsets of lists of items, and the validity of the lists and of the items; None if it is not done here.
@@ -207,23 +208,23 @@ def lists(
     Args:
         rep, definition: the levels.
         limits: largest definition level, and that of an entry with an item.
-        empty: definition level of an empty list, 0 if there are none.
+        empty_list: definition level of an empty list, 0 if there are none.
         rows, items: lists and items that the levels must place.
         large: whether the offsets are to be 64 bits wide.
     """
     kernel = (_LISTS_64 if large else _LISTS_32).get(2 * len(rep))
     if kernel is None or not len(rep) or (not large and items >= 1 << 31):
         return None
-    offsets: npt.NDArray[Any] = np.empty(rows + 1, np.int64 if large else np.int32)
+    offsets = empty(rows + 1, np.int64 if large else np.int32)
     if definition is None:
         definition = _NO_LEVELS
         valid = valid_items = np.empty(0, np.bool_)
     elif len(definition) != len(rep):
         return None
     else:
-        valid, valid_items = np.empty(rows + 1, np.bool_), np.empty(items + 1, np.bool_)
+        valid, valid_items = empty(rows + 1, np.bool_), empty(items + 1, np.bool_)
     flags = valid.view(np.uint8), valid_items.view(np.uint8)
-    if not kernel(rep, definition, limits[0], limits[1], empty, rows, items, offsets, *flags):
+    if not kernel(rep, definition, limits[0], limits[1], empty_list, rows, items, offsets, *flags):
         return None
     if not len(definition):
         return offsets, None, None
@@ -231,7 +232,7 @@ def lists(
 
 
 def lists_numba(
-    rep: Levels, definition: Levels, top: int, limit: int, empty: int, rows: int, items: int, offsets: Any,
+    rep: Levels, definition: Levels, top: int, limit: int, empty_list: int, rows: int, items: int, offsets: Any,
     valid: Bytes, valid_items: Bytes,
 ) -> int:  # fmt: skip
     if rep[0] != 1:
@@ -250,7 +251,7 @@ def lists_numba(
             if row > most_rows or item > most_items:
                 return 0
             offsets[row] = item
-            valid[row] = is_inside | np.uint64(level == empty)
+            valid[row] = is_inside | np.uint64(level == empty_list)
             valid_items[item] = np.uint64(level == 0)
             continues = np.uint64(begins == np.uint64(0))
             bad |= np.uint64(begins > np.uint64(1)) | np.uint64(level > top)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel
+from pilum.encoding.kernels.memory import empty
 
 __all__ = ["expand", "take_words"]
 
@@ -37,7 +38,7 @@ def take_words(items: Words, indices: Words, levels: npt.NDArray[np.uint16] | No
     compiled = None if kernel is None else kernel.get(indices.nbytes)
     if compiled is None or not len(items) or (levels is not None and len(levels) != len(indices)):
         return None
-    out = np.empty(len(indices), items.dtype)
+    out = empty(len(indices), items.dtype)
     good = compiled(items, indices, _NO_LEVELS if levels is None else levels, out)
     return out if good else None
 
@@ -86,8 +87,8 @@ def expand(
         return None
     padded = np.zeros(int(starts[-1]) + _SLACK, np.uint8)
     padded[:-_SLACK] = data[: int(starts[-1])]
-    ends = np.empty(len(indices) + 1, np.int64 if large else np.int32)
-    out = np.empty(total + _SLACK, np.uint8)
+    ends = empty(len(indices) + 1, np.int64 if large else np.int32)
+    out = empty(total + _SLACK, np.uint8)
     copy(indices, starts, padded, ends, out)
     return ends, out[:total]
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel
+from pilum.encoding.kernels.memory import empty
 
 __all__ = ["expand"]
 
@@ -44,7 +45,7 @@ def expand(
     residue = int(starts[0][0]) % step
     usable = (len(values) - residue) // step * step
     words = values[residue : residue + usable].view(f"<u{step}")
-    out = np.empty(total, words.dtype)
+    out = empty(total, words.dtype)
     good = kernel(words, residue, starts[0], sizes[0], data[1], starts[1], sizes[1], counts, exact, out)
     return out if good else None
 

@@ -319,6 +319,8 @@ def _decoded_to_arrow(block: DictionaryBlock, kind: pa.DataType, validity: Bools
     items = block.items
     if not isinstance(items, VariableBlock) or not _is_variable(kind):
         return to_arrow(decode_dictionary(block), kind, validity)
+    if block.count < items.count:  # few of many: those are checked
+        return to_arrow(decode_dictionary(block), kind, validity)
     to_arrow(items, kind)
     nulls = 0 if validity is None else block.count - int(np.count_nonzero(validity))
     bitmap = pa.py_buffer(pack_bits(validity)) if validity is not None and nulls else None

@@ -29,7 +29,7 @@ __all__ = ["UNIT_BYTES", "Unit", "UnitGroup", "group_units", "plan_units", "rows
 UNIT_BYTES = 8 << 20
 # Python is spent on each page of each column, some 0.1 ms, so units of many columns are larger: each column should
 # have this much to decode.  The scan of a table of 19 columns took half the time.
-_COLUMN_BYTES = 2 << 20
+_COLUMN_BYTES = 4 << 20
 _MOST_BYTES = 32 << 20
 
 

@@ -11,7 +11,7 @@ from pilum.jit import Kernel, enabled
 __all__ = ["Kernel", "enabled", "preload"]
 
 MODULES = (
-    "bitpacking", "chunks", "distance", "fsst", "fsst_encode", "levels", "lookup", "lz4", "ranges", "runs", "transpose",
+    "bitpacking", "chunks", "distance", "fsst", "fsst_encode", "levels", "lookup", "lz4", "pick", "ranges", "runs", "transpose",
     "unzip", "utf8", "variable",
 )  # fmt: skip
 

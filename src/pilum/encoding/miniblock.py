@@ -328,15 +328,17 @@ class MiniBlockDecoder(PageDecoder):
         if not isinstance(indices, FixedBlock) or indices.bits not in _INDEX_BITS:
             raise CorruptFileError("dictionary indices are not integers")
         words = indices.words()
-        if isinstance(dictionary, FixedBlock) and dictionary.bits in (32, 64):
-            if definition is None or levels.visible_limit(self.layers) is None:
-                found = lookup.take_words(dictionary.words(), words, definition)
-                if found is not None:
-                    return FixedBlock(dictionary.bits, found.view(np.uint8), len(found))
         if definition is not None:
             visible = levels.visible_mask(definition, self.layers)
-            valid = definition == 0 if visible is None else definition[visible] == 0
-            words = np.where(valid, words, words.dtype.type(0))
+            if visible is not None:
+                # entries with a value have level 0, unless items or structs around them can be null
+                definition = definition[visible] if levels.visible_limit(self.layers) else None
+        if isinstance(dictionary, FixedBlock) and dictionary.bits in (32, 64):
+            found = lookup.take_words(dictionary.words(), words, definition)
+            if found is not None:
+                return FixedBlock(dictionary.bits, found.view(np.uint8), len(found))
+        if definition is not None:
+            words = np.where(definition == 0, words, words.dtype.type(0))
         largest = int(words.max(initial=0))
         if len(words) and largest >= dictionary.count:
             raise CorruptFileError(f"index {largest} into a dictionary of {dictionary.count} items")

@@ -274,8 +274,8 @@ def lists_numba(
     return 1
 
 
-_GROUPS = Kernel(groups_numba, "i8(r.u1, r.i8, r.i8, r.i8, =i8, =i8, i8)", nogil=False)
-_MOVE = Kernel(move_numba, "void(r.u2, r.u1, r.i8, r.i8, r.i8, =i8, u2)")
-_ROWS = Kernel(rows_numba, "u1(r.u2, r.u2, =i8, =i8, r.i8, r.i8, r.i8, r.u1, =i8, =i8, i8)")
-_LISTS_32 = Kernel(lists_numba, "u1(r.u2, r.u2, =i8, =i8, =i8, =i8, =i8, i4, u1, u1)")
-_LISTS_64 = Kernel(lists_numba, "u1(r.u2, r.u2, =i8, =i8, =i8, =i8, =i8, i8, u1, u1)")
+_GROUPS = Kernel(groups_numba, "i8(r.u1, r.i8, r.i8, r.i8, =i8, =i8, i8)", small=0, nogil=False)
+_MOVE = Kernel(move_numba, "void(r.u2, r.u1, r.i8, r.i8, r.i8, =i8, u2)", small=0)
+_ROWS = Kernel(rows_numba, "u1(r.u2, r.u2, =i8, =i8, r.i8, r.i8, r.i8, r.u1, =i8, =i8, i8)", small=0)
+_LISTS_32 = Kernel(lists_numba, "u1(r.u2, r.u2, =i8, =i8, =i8, =i8, =i8, i4, u1, u1)", small=0)
+_LISTS_64 = Kernel(lists_numba, "u1(r.u2, r.u2, =i8, =i8, =i8, =i8, =i8, i8, u1, u1)", small=0)

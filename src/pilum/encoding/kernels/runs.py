@@ -38,8 +38,10 @@ def expand(
         The words; None if there is no kernel for them, or something is wrong.
     """
     total = int(counts.sum())
+    if not 0 < total <= 255 * int(sizes[1].sum()):  # nothing is allocated but what the bytes justify
+        return None
     kernel = _EXPAND[step].get(total * step)
-    if kernel is None or not len(counts):
+    if kernel is None:
         return None
     values = data[0]
     residue = int(starts[0][0]) % step

@@ -42,7 +42,13 @@ def flights(rows: int) -> pa.Table:
 def _made_up_flights(rows: int) -> pa.Table:
     rng = np.random.default_rng(13)
     columns: dict[str, Any] = {"year": np.full(rows, 2013)}
-    for name, most in [("month", 12), ("day", 28), ("sched_dep_time", 2359), ("sched_arr_time", 2359), ("hour", 24)]:
+    for name, most in [
+        ("month", 12),
+        ("day", 28),
+        ("sched_dep_time", 2359),
+        ("sched_arr_time", 2359),
+        ("hour", 24),
+    ]:
         columns[name] = rng.integers(0, most, rows)
     for name in ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"):
         columns[name] = pa.array(np.round(rng.normal(300, 90, rows)), mask=rng.random(rows) < 0.03)
@@ -133,8 +139,8 @@ def measure(name: str, rows: int, repeat: int, folder: Path) -> None:
             picked = rng.integers(0, len(table), count).tolist()
             compare(
                 f"{name}: take {count}, {len(scalars)} columns ({times}x)",
-                many(lambda d=ours, p=picked: d.take(p, columns=scalars), times),
-                many(lambda d=theirs, p=picked: d.take(p, columns=scalars), times),
+                many(lambda d=ours, p=picked, c=scalars: d.take(p, columns=c), times),
+                many(lambda d=theirs, p=picked, c=scalars: d.take(p, columns=c), times),
                 repeat,
             )
 

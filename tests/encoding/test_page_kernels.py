@@ -132,7 +132,7 @@ def test_rows(name: str, compression: str | None, compiled: None, monkeypatch: p
 @pytest.mark.parametrize("name", list(CASES))
 def test_damage(name: str, compiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels find what NumPy finds.  Rows that are picked depend on fewer bytes, so they may survive more."""
-    array, field, source, data = encoded(name)
+    _, field, source, data = encoded(name)
     rng = np.random.default_rng(7)
     refused = 0
     body = range(source.offsets[1], source.offsets[1] + source.sizes[1])
@@ -168,11 +168,30 @@ def test_damage(name: str, compiled: None, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_utf8(compiled: None) -> None:
     rng = np.random.default_rng(3)
-    alphabet = [b"a", b"\x7f", b"\xc3\xa9", b"\xe2\x82\xac", b"\xf0\x9f\x99\x82", b"\xed\x9f\xbf", b"\xf4\x8f\xbf\xbf"]
-    wrong = [b"\x80", b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80"]
+    alphabet = [
+        b"a",
+        b"\x7f",
+        b"\xc3\xa9",
+        b"\xe2\x82\xac",
+        b"\xf0\x9f\x99\x82",
+        b"\xed\x9f\xbf",
+        b"\xf4\x8f\xbf\xbf",
+    ]
+    wrong = [
+        b"\x80",
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xe0\x80\x80",
+        b"\xed\xa0\x80",
+        b"\xf0\x80\x80\x80",
+        b"\xf4\x90\x80\x80",
+    ]
     wrong += [b"\xf5\x80\x80\x80", b"\xff", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x99", b"\xe2\x82\xac\xac"]
     for trial in range(400):
-        pieces = [alphabet[k] for k in rng.integers(0, 1 if trial % 4 == 0 else len(alphabet), rng.integers(1, 3000))]
+        pieces = [
+            alphabet[k]
+            for k in rng.integers(0, 1 if trial % 4 == 0 else len(alphabet), rng.integers(1, 3000))
+        ]
         if trial % 2:
             pieces[int(rng.integers(len(pieces)))] = wrong[trial % len(wrong)]
         text = b"".join(pieces)

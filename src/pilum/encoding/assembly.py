@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding import levels
 from pilum.encoding.arrow_blocks import to_arrow
 from pilum.encoding.blocks import DictionaryBlock, concat_blocks, pack_bits
@@ -110,7 +111,9 @@ def _list_of_items(field: Field, page: Decoded) -> pa.Array | None:
     offsets, valid, valid_items = found
     bitmap, nulls = _bitmap(valid)
     items = to_arrow(page.block, field.children[0].arrow_type, valid_items if item_null else None)
-    return pa.Array.from_buffers(kind, page.num_rows, [bitmap, pa.py_buffer(offsets)], nulls, children=[items])
+    return pa.Array.from_buffers(
+        kind, page.num_rows, [bitmap, pa.py_buffer(offsets)], nulls, children=[items]
+    )
 
 
 def _is_flat(page: Decoded) -> bool:
@@ -330,7 +333,8 @@ class _Leaf:
         parts = [to_arrow(page.block, kind.value_type, _validity(page)) for page in pages]
         array = parts[0] if len(parts) == 1 else _concat(parts)
         try:
-            return array.dictionary_encode().cast(kind)
+            pc = arrays.compute()
+            return pc.cast(pc.dictionary_encode(array), kind)
         except pa.ArrowInvalid as error:
             raise InvalidInputError(
                 f"field {self.field.name!r}: the values do not fit a {kind}: {error}"

@@ -138,7 +138,7 @@ class MiniBlockDecoder(PageDecoder):
             raise CorruptFileError(f"mini-block page of {source.length} rows has {layout.num_items} items")
         self._metadata = sorted((k for k in range(expected) if k != 1), key=source.offsets.__getitem__)
         self._index: RowIndex | None = None
-        self._picker: Picker | None | bool = not has_lists  # True: not asked for yet
+        self._picker: Picker | bool | None = not has_lists  # True: not asked for yet
 
     # ------------------------------------------------------------------ metadata
 

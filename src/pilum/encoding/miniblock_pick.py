@@ -82,7 +82,8 @@ def picker(values: Any, definition: Any | None, header: int, large: bool) -> Pic
         if variant(offsets) != "flat" or offsets.flat.bits_per_value not in (32, 64):
             return None
         return Picker(
-            pick.Shape(header, large, levels, level_bits, pick.STRINGS, int(offsets.flat.bits_per_value)), finish
+            pick.Shape(header, large, levels, level_bits, pick.STRINGS, int(offsets.flat.bits_per_value)),
+            finish,
         )
     codec, bits, _ = _numbers(values)
     if codec in (pick.NONE, pick.OUT_OF_LINE):

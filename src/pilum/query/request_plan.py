@@ -17,6 +17,7 @@ from pilum import config
 from pilum.file import FileReader
 from pilum.io import Store
 from pilum.io.ranges import plan_requests
+from pilum.query.alike import known_range
 from pilum.query.fragment_reader import FragmentReader, fetched_whole
 from pilum.query.scan import Scan, plan_groups
 from pilum.query.search import Search, search_groups
@@ -124,13 +125,18 @@ def plan_requests_of(plan: Scan | Search) -> RequestPlan:
     if isinstance(plan, Search):
         if plan.request.fast_search:
             return RequestPlan(())
-        for group in search_groups(plan):
-            for unit in group.units:
-                seen: set[str] = set()
-                if plan.before is not None:
-                    files += _of_stages(plan.before, unit, seen)
-                filtered = plan.before is not None and bool(plan.before.stages)
-                files += _of_unit(snapshot, unit, plan.vector, "vectors", filtered, seen)
+        filtered = plan.before is not None and bool(plan.before.stages)
+        for item in search_groups(plan):
+            for run in item.runs:
+                values = None if plan.queries[0].multi else known_range(snapshot, run, plan.vector)
+                for unit in run.units:
+                    seen: set[str] = set()
+                    if plan.before is not None:
+                        files += _of_stages(plan.before, unit, seen)
+                    if values is None:
+                        files += _of_unit(snapshot, unit, plan.vector, "vectors", filtered, seen)
+                    else:
+                        files.append(_of_values(unit, plan.vector, values, "vectors", filtered))
         return RequestPlan(tuple(files))
     for group in plan_groups(plan):
         for unit in group.units:
@@ -179,6 +185,16 @@ def _of_unit(
         seen.add(path)
         part = schema.project(names)
         yield _estimate(snapshot, unit, path, part, data_file.size, step, conditional, opened=opened)
+
+
+def _of_values(
+    unit: Unit, schema: Schema, values: tuple[int, int], step: str, conditional: bool
+) -> FileRequests:
+    """The request for the values of a fragment that is like its neighbours."""
+    size = values[1] - values[0]
+    columns = (ColumnRequests(schema.fields[0].name, size, 1),)
+    path = "data/" + unit.fragment.files[0].path
+    return FileRequests(unit.fragment.id, path, step, columns, 1, size, 1, True, conditional)
 
 
 def _exact(reader: FileReader, plan: Any, fragment_id: int, step: str, conditional: bool) -> FileRequests:

@@ -66,9 +66,11 @@ class InlineBitpackingCodec(Codec):
         data, starts, sizes = chunks.data, chunks.starts, chunks.sizes
         found = read_widths(data, starts, sizes, counts, bits)
         if found is not None:
-            residue, at, widths = found
+            residue, groups, widths = found
             usable = (len(data) - residue) // 8 * 8
-            values = bitpacking.unpack_words(data[residue : residue + usable].view("<u8"), at, widths, bits)
+            values = bitpacking.unpack_words(
+                data[residue : residue + usable].view("<u8"), groups, widths, bits
+            )
             return FixedBlock(bits, values[: total * width], total)
         if not bool(counts.all()):  # nothing is known about the payload of an empty chunk
             used = np.flatnonzero(counts)

@@ -86,7 +86,9 @@ def headers_numba(
     return 1
 
 
-def read_widths(data: Bytes, starts: Ints, sizes: Ints, counts: Ints, bits: int) -> tuple[int, Ints, Ints] | None:
+def read_widths(
+    data: Bytes, starts: Ints, sizes: Ints, counts: Ints, bits: int
+) -> tuple[int, Ints, Ints] | None:
     """Check chunks of inline bit-packing.
 
     Args:

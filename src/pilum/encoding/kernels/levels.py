@@ -213,7 +213,7 @@ def lists(
         large: whether the offsets are to be 64 bits wide.
     """
     kernel = (_LISTS_64 if large else _LISTS_32).get(2 * len(rep))
-    if kernel is None or not 0 < len(rep) or max(rows, items) > len(rep) or (not large and items >= 1 << 31):
+    if kernel is None or not len(rep) > 0 or max(rows, items) > len(rep) or (not large and items >= 1 << 31):
         return None
     offsets = empty(rows + 1, np.int64 if large else np.int32)
     if definition is None:

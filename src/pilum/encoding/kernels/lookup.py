@@ -140,9 +140,7 @@ def strings_numba(
 
 
 _NO_LEVELS = np.empty(0, np.uint16)
-_TAKE = {
-    (4, width): Kernel(take_numba, f"u1(r.u{width}, r.u4, r.u2, u{width})", small=0) for width in (4, 8)
-}
+_TAKE = {(4, width): Kernel(take_numba, f"u1(r.u{width}, r.u4, r.u2, u{width})", small=0) for width in (4, 8)}
 _STRINGS = {
     4: (
         Kernel(measure_numba, "i8(r.u4, r.i8)", small=1 << 10),

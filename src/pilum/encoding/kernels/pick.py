@@ -74,8 +74,8 @@ def pick(
 
 
 def pick_numba(
-    data: Bytes, starts: Ints, ends: Ints, counts: Ints, positions: Ints, header: int, large: int, levels: int,
-    level_bits: int, values: int, bits: int, out: Any, sizes: Ints, out_levels: Levels,
+    data: Any, starts: Any, ends: Any, counts: Any, positions: Any, header: int, large: int, levels: int,
+    level_bits: int, values: int, bits: int, out: Any, sizes: Any, out_levels: Levels,
 ) -> int:  # fmt: skip
     for row in range(positions.size):
         start, end, count, position = starts[row], ends[row], counts[row], positions[row]
@@ -121,7 +121,7 @@ def pick_numba(
                 if codec == 2:
                     if size < step or count > 1024:
                         return 0
-                    packed = np.int64(data[at])
+                    packed = int(data[at])
                     for k in range(1, step):
                         if data[at + k]:
                             return 0
@@ -140,7 +140,9 @@ def pick_numba(
                     body = at + group * 128 * packed
                     inner = position % 1024
                 if raw:
-                    value = np.uint64(data[body + 2 * inner]) | np.uint64(data[body + 2 * inner + 1]) << np.uint64(8)
+                    value = np.uint64(data[body + 2 * inner]) | np.uint64(
+                        data[body + 2 * inner + 1]
+                    ) << np.uint64(8)
                 elif packed:
                     # the inverse of the order of rows (kernels.bitpacking); reversing three bits undoes itself
                     lanes = 1024 // width
@@ -160,7 +162,9 @@ def pick_numba(
                         value |= more << np.uint64(width - shift)
                     if packed < 64:
                         value &= (np.uint64(1) << np.uint64(packed)) - np.uint64(1)
-            elif codec == 4:  # runs: values and lengths, in two buffers or in one with the size of the first in front
+            elif (
+                codec == 4
+            ):  # runs: values and lengths, in two buffers or in one with the size of the first in front
                 first = at
                 if part == 0:
                     if size < 8:
@@ -184,7 +188,7 @@ def pick_numba(
                 total = 0
                 found = -1
                 for e in range(entries):
-                    run = np.int64(data[lengths + e])
+                    run = int(data[lengths + e])
                     if run == 0:
                         return 0
                     if found < 0 and total + run > position:

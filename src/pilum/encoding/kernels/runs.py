@@ -91,6 +91,8 @@ def expand_numba(
 
 
 _EXPAND = {
-    step: Kernel(expand_numba, f"u1(r.u{step}, =i8, r.i8, r.i8, r.u1, r.i8, r.i8, r.i8, =i8, u{step})", small=0)
+    step: Kernel(
+        expand_numba, f"u1(r.u{step}, =i8, r.i8, r.i8, r.u1, r.i8, r.i8, r.i8, =i8, u{step})", small=0
+    )
     for step in (1, 2, 4, 8)
 }

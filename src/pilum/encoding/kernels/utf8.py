@@ -102,6 +102,4 @@ def valid_numba(data: Bytes, offsets: Offsets, window: Bytes, flags: Bytes) -> i
     return 1
 
 
-_VALID = {
-    width: Kernel(valid_numba, f"u1(r.u1, r.i{width}, u1, u1)", small=1 << 10) for width in (4, 8)
-}
+_VALID = {width: Kernel(valid_numba, f"u1(r.u1, r.i{width}, u1, u1)", small=1 << 10) for width in (4, 8)}

@@ -107,7 +107,7 @@ class FragmentWriter:
 
 def conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
     """Columns in schema order with the stored types; nulls in a required column are refused."""
-    columns: list[pa.Array] = []
+    columns = []
     for field in schema.fields:
         column = batch.column(field.name)
         if isinstance(column, pa.ExtensionArray) and not isinstance(field.arrow_type, pa.BaseExtensionType):

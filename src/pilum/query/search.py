@@ -268,13 +268,14 @@ def search_groups(plan: Search) -> Sequence[SearchGroup]:
 
 
 async def _best_of_group(plan: Search, item: SearchGroup, k: int) -> list[_Best]:
-    snapshot, group = plan.snapshot, item.group
+    snapshot, (group, runs) = plan.snapshot, item
     excluded: npt.NDArray[np.bool_] | None = None
     if plan.before is not None:
         pruned = await pruned_group(plan.before, group, {})
         if pruned is None:
             return [_NOTHING] * len(plan.queries)
-        group = pruned
+        if pruned is not group:
+            group, runs = pruned, runs_of(pruned.units)
         selection = await select_rows(plan.before, group, {})
         rows = selection.rows
         if rows is not None and selection.sparse:
@@ -282,7 +283,7 @@ async def _best_of_group(plan: Search, item: SearchGroup, k: int) -> list[_Best]
         if rows is not None:
             excluded = np.ones(group.num_rows, dtype=np.bool_)
             excluded[rows] = False
-    vectors = await _read_vectors(plan, item.runs)
+    vectors = await _read_vectors(plan, runs)
     if plan.before is None:
         alive = await live_mask(snapshot, group)
         excluded = None if alive is None else ~alive

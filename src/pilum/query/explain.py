@@ -108,7 +108,7 @@ def _filter_nodes(scan: Scan, source: tuple[tuple[str, Any], ...]) -> PlanNode:
 
 
 def _of_scan(scan: Scan, verbose: bool) -> PlanNode:
-    rows = rows_for(scan.row_bytes, scan.batch_size)
+    rows = rows_for(scan.row_bytes, scan.batch_size, scan.unit_bytes)
     units = plan_units(scan.fragments, rows) if verbose and scan.union.fields else []
     source = (
         ("uri", scan.snapshot.store.uri),

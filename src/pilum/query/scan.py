@@ -224,7 +224,7 @@ def plan_groups(scan: Scan) -> Sequence[UnitGroup]:
 async def _without_reading(scan: Scan) -> Sequence[UnitGroup]:
     if scan.nothing:
         return []
-    rows = rows_for(scan.row_bytes, scan.batch_size)
+    rows = rows_for(scan.row_bytes, scan.batch_size, scan.unit_bytes)
     request = scan.request
     if scan.stages or not (request.limit is not None or request.offset):
         return group_units(plan_units(scan.fragments, rows), 1, 1)

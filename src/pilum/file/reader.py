@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from pilum.encoding import Decoded, Range, Rows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError
+from pilum.file.in_flight import wait_for
 from pilum.file.late import prepare
 from pilum.file.metadata import Column, FileMetadata, load_metadata, metadata_of_body, relocated
 from pilum.file.plan import (
@@ -424,17 +425,40 @@ class FileReader:
 
     async def _initialise(self, resolved: ResolvedProjection, rows: Rows) -> None:
         """Load the metadata of the pages that hold ``rows``; all columns in one round."""
+        missing = [
+            (leaf, column, number)
+            for leaf, column in enumerate(resolved.columns)
+            if not column.ready
+            for number in column.uninitialised(scaled(rows, resolved.scales[leaf]))
+        ]
+        if not missing:
+            return
+        cache = self._cache
+        if cache is None or not self.store.suspends or self._body is not None:
+            await self._load_pages(resolved, missing)
+            return
+        # Other units of the file want the same pages: each is asked for once.  A page is its own key, since readers
+        # that share it also see that it has been initialised.
+        running = {id(job[1].pages[job[2]]): job for job in missing}
+        waits = {key: found for key in running if (found := cache.in_flight.running(key)) is not None}
+        own = [job for key, job in running.items() if key not in waits]
+        if own:
+            with cache.in_flight.loading([id(column.pages[number]) for _, column, number in own]):
+                await self._load_pages(resolved, own)
+        if waits:
+            for future in set(waits.values()):
+                await wait_for(future)
+            await self._initialise(resolved, rows)  # whoever loaded them may have failed
+
+    async def _load_pages(
+        self, resolved: ResolvedProjection, missing: list[tuple[int, Column, int]]
+    ) -> None:
         jobs: list[tuple[int, Column, int, int]] = []
         ranges: list[Range] = []
-        for leaf, column in enumerate(resolved.columns):
-            if column.ready:
-                continue
-            for number in column.uninitialised(scaled(rows, resolved.scales[leaf])):
-                wanted = column.pages[number].metadata_ranges()
-                jobs.append((leaf, column, number, len(wanted)))
-                ranges.extend(wanted)
-        if not jobs:
-            return
+        for leaf, column, number in missing:
+            wanted = column.pages[number].metadata_ranges()
+            jobs.append((leaf, column, number, len(wanted)))
+            ranges.extend(wanted)
         buffers = await self._fetch(ranges, who="page metadata")
         at = 0
         touched: dict[int, Column] = {}

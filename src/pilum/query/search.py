@@ -26,13 +26,14 @@ from pilum.encoding.kernels.distance import top_k
 from pilum.errors import InvalidInputError
 from pilum.io import current_runtime
 from pilum.query.fragment_batch import open_fragments, read_decoded
+from pilum.query.fragment_reader import gather
 from pilum.query.late import parse_filter
 from pilum.query.metrics import ScanMetrics
 from pilum.query.ordering import TopRows
 from pilum.query.projection import DISTANCE, QUERY_INDEX, Projection, resolve, stored_columns
 from pilum.query.request import Nearest, ScanRequest
 from pilum.query.scan_plan import Scan, plan_scan, readahead
-from pilum.query.scan_read import live_mask, read_columns, select_rows, true_mask
+from pilum.query.scan_read import Bodies, live_mask, read_columns, select_rows, true_mask
 from pilum.query.snapshot import Snapshot
 from pilum.query.system import system_columns
 from pilum.query.take import take_addresses
@@ -248,24 +249,24 @@ def search_groups(plan: Search) -> Sequence[UnitGroup]:
 async def _best_of_group(plan: Search, group: UnitGroup, k: int) -> list[_Best]:
     snapshot = plan.snapshot
     excluded: npt.NDArray[np.bool_] | None = None
+    bodies: Bodies = {}
     if plan.before is not None:
-        selection = await select_rows(plan.before, group, {})
+        selection = await select_rows(plan.before, group, bodies)
         rows = selection.rows
         if rows is not None and selection.sparse:
-            return await _best_of_few(plan, group, rows, k)
+            return await _best_of_few(plan, group, rows, k, bodies)
         if rows is not None:
             excluded = np.ones(group.num_rows, dtype=np.bool_)
             excluded[rows] = False
-    readers = await open_fragments(snapshot, [unit.fragment for unit in group.units], plan.vector)
-    spans = [(unit.start, unit.stop) for unit in group.units]
-    decoded: list[list[Decoded] | pa.Array]
-    if plan.queries[0].multi:
-        decoded = [(await reader.read(*span)).column(0) for reader, span in zip(readers, spans, strict=True)]
-    else:
-        decoded = await read_decoded(readers, spans)
     if plan.before is None:
-        alive = await live_mask(snapshot, group)
+        # Over a network the deletions and the vectors are asked for together.
+        alive, decoded = await gather(
+            [live_mask(snapshot, group), _vectors(plan, group, bodies)],
+            suspends=snapshot.suspends and any(unit.fragment.deletion_file is not None for unit in group.units),
+        )
         excluded = None if alive is None else ~alive
+    else:
+        decoded = await _vectors(plan, group, bodies)
     best = []
     for query in plan.queries:
         found = np.empty(group.num_rows, dtype=np.float32)
@@ -279,11 +280,26 @@ async def _best_of_group(plan: Search, group: UnitGroup, k: int) -> list[_Best]:
     return best
 
 
-async def _best_of_few(plan: Search, group: UnitGroup, rows: npt.NDArray[np.int64], k: int) -> list[_Best]:
+async def _vectors(plan: Search, group: UnitGroup, bodies: Bodies) -> list[list[Decoded] | pa.Array]:
+    """The vector column of a group, unit by unit."""
+    fragments = [unit.fragment for unit in group.units]
+    readers = await open_fragments(plan.snapshot, fragments, plan.vector, bodies)
+    spans = [(unit.start, unit.stop) for unit in group.units]
+    if not plan.queries[0].multi:
+        return await read_decoded(readers, spans)
+    batches = await gather(
+        [reader.read(*span) for reader, span in zip(readers, spans, strict=True)], suspends=plan.snapshot.suspends
+    )
+    return [batch.column(0) for batch in batches]
+
+
+async def _best_of_few(
+    plan: Search, group: UnitGroup, rows: npt.NDArray[np.int64], k: int, bodies: Bodies
+) -> list[_Best]:
     """As `_best_of_group`, where the filter left so few rows that only their vectors are read."""
     if len(rows) == 0:
         return [_NOTHING] * len(plan.queries)
-    batch = await read_columns(plan.snapshot, group, plan.vector, rows, {})
+    batch = await read_columns(plan.snapshot, group, plan.vector, rows, bodies)
     best = []
     for query in plan.queries:
         found = np.empty(len(rows), dtype=np.float32)

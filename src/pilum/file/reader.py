@@ -37,6 +37,7 @@ from pilum.file.plan import (
 )
 from pilum.file.rows import Selection, check_rows
 from pilum.io import Bytes, Store, current_runtime
+from pilum.io.ordered import drive
 from pilum.schema import Schema, column_indices, is_descriptor
 
 if TYPE_CHECKING:
@@ -148,6 +149,29 @@ class FileReader:
             return None
         cache.put((store.uri, path), metadata, metadata.nbytes)
         return cls(store, path, metadata, schema, (fields, column_indices), cache, body)
+
+    @classmethod
+    def known(
+        cls, store: Store, path: str, schema: Schema, fields: Sequence[int], column_indices: Sequence[int],
+        cache: Cache,
+    ) -> FileReader | None:  # fmt: skip
+        """A reader of a file of format 2.1 or later, if what opening it needs is in the cache.  Pure."""
+        metadata = cache.get((store.uri, path))
+        if not isinstance(metadata, FileMetadata) or metadata.footer.version < (2, 1):
+            return None
+        reader = cls(store, path, metadata, schema, (fields, column_indices), cache, None)
+        if reader._known_projection(None) is None:
+            numbers, scales, _ = reader._numbers(schema)
+            container = metadata.container
+            for number, scale in zip(numbers, scales, strict=True):
+                if (
+                    container.shared_column(number, scale) is None
+                    and container.column_bytes(number) is None
+                    and cache.get((store.uri, path, number)) is None
+                ):
+                    return None
+            drive(reader._projection(None))
+        return reader
 
     @property
     def body(self) -> Bytes | None:
@@ -355,6 +379,27 @@ class FileReader:
         known = self._known_projection(schema)
         if known is not None:
             return known
+        numbers, scales, spans = self._numbers(schema)
+        columns = await self._columns(numbers, scales)
+        for at, leaf in enumerate(schema.leaves()):
+            if leaf.is_blob and is_descriptor(leaf):
+                columns[at] = columns[at].descriptors()
+        resolved = ResolvedProjection(
+            schema, schema.to_arrow(), tuple(columns), tuple(scales), tuple(spans), self._mapping
+        )
+        # Columns that need no metadata of this file are shared, and so is what was resolved to them.
+        shared = all(
+            metadata.container.shared_column(n, k) is not None for n, k in zip(numbers, scales, strict=True)
+        )
+        memo = metadata.container.projections if shared else metadata.projections
+        if len(memo) >= _MAX_PROJECTIONS:
+            memo.clear()
+        memo[id(schema)] = resolved
+        return resolved
+
+    def _numbers(self, schema: Schema) -> tuple[list[int], list[int], list[int]]:
+        """Column number and items per row of each leaf, and the first leaf of each field, then their number."""
+        metadata = self.metadata
         if self._mapping is not None:
             indices = dict(zip(*self._mapping, strict=True))
         else:
@@ -372,22 +417,7 @@ class FileReader:
                 numbers.append(number)
                 scales.append(scale)
             spans.append(len(numbers))
-        columns = await self._columns(numbers, scales)
-        for at, leaf in enumerate(schema.leaves()):
-            if leaf.is_blob and is_descriptor(leaf):
-                columns[at] = columns[at].descriptors()
-        resolved = ResolvedProjection(
-            schema, schema.to_arrow(), tuple(columns), tuple(scales), tuple(spans), self._mapping
-        )
-        # Columns that need no metadata of this file are shared, and so is what was resolved to them.
-        shared = all(
-            metadata.container.shared_column(n, k) is not None for n, k in zip(numbers, scales, strict=True)
-        )
-        memo = metadata.container.projections if shared else metadata.projections
-        if len(memo) >= _MAX_PROJECTIONS:
-            memo.clear()
-        memo[id(schema)] = resolved
-        return resolved
+        return numbers, scales, spans
 
     async def _columns(self, numbers: list[int], scales: list[int]) -> list[Column]:
         container = self.metadata.container
@@ -450,9 +480,7 @@ class FileReader:
                 await wait_for(future)
             await self._initialise(resolved, rows)  # whoever loaded them may have failed
 
-    async def _load_pages(
-        self, resolved: ResolvedProjection, missing: list[tuple[int, Column, int]]
-    ) -> None:
+    async def _load_pages(self, resolved: ResolvedProjection, missing: list[tuple[int, Column, int]]) -> None:
         jobs: list[tuple[int, Column, int, int]] = []
         ranges: list[Range] = []
         for leaf, column, number in missing:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pilum import config
 from pilum.io.forking import on_fork
 
-__all__ = ["scan_share"]
+__all__ = ["scan_share", "share_alone"]
 
 # What a scan uses when it is alone: enough to keep the cores, or 64 requests of 2 MiB, busy.
 _LOCAL = 64 << 20
@@ -31,6 +31,12 @@ def _start_anew() -> None:
     _running = 0
 
 
+def share_alone(limit: int | None, *, suspends: bool, running: int = 1) -> int:
+    """Bytes that a scan may hold when so many run, itself included; arguments as `scan_share`."""
+    most = (_REMOTE if suspends else _LOCAL) if limit is None else limit
+    return max(1, min(config.io_buffer_size() // running, most))
+
+
 @contextmanager
 def scan_share(limit: int | None, *, suspends: bool) -> Iterator[int]:
     """Bytes that a scan may hold while it runs inside the ``with`` block.
@@ -42,9 +48,9 @@ def scan_share(limit: int | None, *, suspends: bool) -> Iterator[int]:
     global _running
     with _lock:
         _running += 1
-        share = config.io_buffer_size() // _running
+        running = _running
     try:
-        yield max(1, min(share, (_REMOTE if suspends else _LOCAL) if limit is None else limit))
+        yield share_alone(limit, suspends=suspends, running=running)
     finally:
         with _lock:
             _running = max(0, _running - 1)

@@ -25,7 +25,7 @@ from pilum import config
 from pilum.io import current_runtime
 from pilum.io.ordered import drive
 from pilum.query.fragment_reader import gather
-from pilum.query.memory import scan_share
+from pilum.query.memory import scan_share, share_alone
 from pilum.query.ordering import TopRows
 from pilum.query.projection import resolve
 from pilum.query.rows import live_to_physical
@@ -40,6 +40,7 @@ __all__ = [
     "Work",
     "count",
     "open_scan",
+    "ordered_keys",
     "plan_groups",
     "plan_scan",
     "plan_work",
@@ -131,12 +132,13 @@ async def count(scan: Scan) -> int:
 # -- what is read ----------------------------------------------------------------------------------------
 
 
-async def plan_work(scan: Scan, share: int) -> Work:
+async def plan_work(scan: Scan, share: int, *, reads: bool = True) -> Work:
     """Cut the scan into groups and choose how many are in flight; only a limit without filter may read (deletions).
 
     Args:
         scan: the plan.
         share: bytes that may be held.
+        reads: False: deletions that are not known move the ends of a limit by as many rows as there are.
     """
     if scan.nothing:
         return Work([], 1)
@@ -154,7 +156,7 @@ async def plan_work(scan: Scan, share: int) -> Work:
     limited = request.limit is not None or bool(request.offset)
     groups: Sequence[UnitGroup]
     if limited and not scan.stages:
-        units = await _plan_limited(scan, rows)
+        units = await _plan_limited(scan, rows, reads=reads)
         groups = group_units(units, most_rows, together)
     elif request.limit is not None:
         groups = _ramped(scan, rows, most_rows, together)
@@ -218,17 +220,8 @@ def _ramped(scan: Scan, rows: int, most_rows: int, together: int) -> Sequence[Un
 
 def plan_groups(scan: Scan) -> Sequence[UnitGroup]:
     """The groups of a scan as far as they follow from the manifest: deleted rows may move the ends of a limit."""
-    return drive(_without_reading(scan))
-
-
-async def _without_reading(scan: Scan) -> Sequence[UnitGroup]:
-    if scan.nothing:
-        return []
-    rows = rows_for(scan.row_bytes, scan.batch_size)
-    request = scan.request
-    if scan.stages or not (request.limit is not None or request.offset):
-        return group_units(plan_units(scan.fragments, rows), 1, 1)
-    return group_units(await _plan_limited(scan, rows, reads=False), 1, 1)
+    share = share_alone(scan.request.io_buffer_size, suspends=scan.snapshot.suspends)
+    return drive(plan_work(scan, share, reads=False)).groups
 
 
 async def _plan_limited(scan: Scan, rows: int, *, reads: bool = True) -> list[Unit]:
@@ -250,8 +243,10 @@ async def _plan_limited(scan: Scan, rows: int, *, reads: bool = True) -> list[Un
             units.extend(plan_units([fragment], rows))
             continue
         if not hidden and fragment.deletion_file is not None:
-            if reads:
+            deleted = scan.snapshot.known_deletions(fragment)
+            if deleted is None and reads:
                 deleted = await scan.snapshot.deletions(fragment)
+            if deleted is not None:
                 edges = live_to_physical(deleted, np.array([low, high - 1], dtype=np.int64))
                 low, high = int(edges[0]), int(edges[1]) + 1
             else:
@@ -387,55 +382,56 @@ async def _stream_of(table: pa.Table) -> AsyncGenerator[Piece, None]:
 # -- order -----------------------------------------------------------------------------------------------
 
 
+def ordered_keys(scan: Scan) -> Scan:
+    """The scan that is sorted: of what is sorted by alone when few rows are wanted, else of everything."""
+    request = scan.request
+    unlimited = replace(scan, request=request.updated(limit=None, offset=None, order_by=()), orderings=())
+    stop = None if request.limit is None else (request.offset or 0) + request.limit
+    if stop is None or stop > _FEW_ROWS or request.include_deleted_rows:
+        return unlimited
+    outputs = {output.field.name: output for output in scan.projection.outputs}
+    computed = any(
+        (output := outputs.get(one.column_name)) is not None and output.expression is not None
+        for one in scan.orderings
+    )
+    if computed or isinstance(request.columns, dict):
+        return unlimited  # sorted by what is computed: there is nothing cheaper to read first
+    narrow = unlimited.request.updated(
+        columns=list(dict.fromkeys(one.column_name for one in scan.orderings)),
+        with_row_address=True,
+        with_row_id=False,
+        late_materialization=None,
+    )
+    return replace(plan_scan(scan.snapshot, narrow), metrics=scan.metrics)
+
+
 async def _ordered(scan: Scan) -> pa.Table:
     """All rows in the order asked for; limit and offset count in that order."""
     request = scan.request
     start = request.offset or 0
     stop = None if request.limit is None else start + request.limit
-    unlimited = replace(scan, request=request.updated(limit=None, offset=None))
     if request.limit == 0:
         return pa.Table.from_batches([], schema=scan.schema)
-    if stop is not None and stop <= _FEW_ROWS and not request.include_deleted_rows:
-        return await _ordered_late(unlimited, start, stop)
-    top = TopRows(scan.orderings, scan.order_names, stop)
-    async with aclosing(_pieces(unlimited)) as stream:
-        async for piece in stream:
-            top.add(piece.batch)
-    table = top.sorted(scan.projection.schema)
-    return table.slice(start).select(scan.schema.names)
-
-
-async def _ordered_late(scan: Scan, start: int, stop: int) -> pa.Table:
-    """The first rows in order: what is sorted by is read for all rows, the other columns for those."""
-    snapshot, request = scan.snapshot, scan.request
-    names = list(dict.fromkeys(one.column_name for one in scan.orderings))
-    outputs = {output.field.name: output for output in scan.projection.outputs}
-    plain = all(
-        not (output := outputs.get(one.column_name)) or output.expression is None for one in scan.orderings
-    )
-    renamed = isinstance(request.columns, dict) or not plain
-    if renamed:
-        # Sorted by what is computed: there is nothing cheaper to read first.
-        top = TopRows(scan.orderings, scan.order_names, stop)
-        async with aclosing(_pieces(scan)) as stream:
-            async for piece in stream:
-                top.add(piece.batch)
-        return top.sorted(scan.projection.schema).slice(start).select(scan.schema.names)
-    narrow = request.updated(
-        columns=names, with_row_address=True, with_row_id=False, order_by=(), late_materialization=None
-    )
-    keys = plan_scan(snapshot, narrow)
-    keys = replace(keys, metrics=scan.metrics)
-    top = TopRows(scan.orderings, [one.column_name for one in scan.orderings], stop)
+    keys = ordered_keys(scan)
+    whole = keys.projection is scan.projection
+    names = scan.order_names if whole else [one.column_name for one in scan.orderings]
+    top = TopRows(scan.orderings, names, stop)
     async with aclosing(_pieces(keys)) as stream:
         async for piece in stream:
             top.add(piece.batch)
+    if whole:
+        return top.sorted(scan.projection.schema).slice(start).select(scan.schema.names)
     found = top.sorted(keys.schema).slice(start)
     addresses = found.column(ROW_ADDRESS).combine_chunks().to_numpy(zero_copy_only=False)
     projection = resolve(
-        snapshot.manifest.schema,
+        scan.snapshot.manifest.schema,
         request.columns,
         with_row_id=request.with_row_id,
         with_row_address=request.with_row_address,
     )
-    return await take_rows(snapshot, addresses, projection)
+    if scan.metrics is None or not len(addresses):
+        return await take_rows(scan.snapshot, addresses, projection)
+    with scan.metrics.step("take", [int(addresses[0]) >> 32]) as measured:
+        table = await take_rows(scan.snapshot, addresses, projection)
+        measured.rows = table.num_rows
+    return table

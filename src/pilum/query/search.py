@@ -262,7 +262,8 @@ async def _best_of_group(plan: Search, group: UnitGroup, k: int) -> list[_Best]:
         # Over a network the deletions and the vectors are asked for together.
         alive, decoded = await gather(
             [live_mask(snapshot, group), _vectors(plan, group, bodies)],
-            suspends=snapshot.suspends and any(unit.fragment.deletion_file is not None for unit in group.units),
+            suspends=snapshot.suspends
+            and any(unit.fragment.deletion_file is not None for unit in group.units),
         )
         excluded = None if alive is None else ~alive
     else:
@@ -288,7 +289,8 @@ async def _vectors(plan: Search, group: UnitGroup, bodies: Bodies) -> list[list[
     if not plan.queries[0].multi:
         return await read_decoded(readers, spans)
     batches = await gather(
-        [reader.read(*span) for reader, span in zip(readers, spans, strict=True)], suspends=plan.snapshot.suspends
+        [reader.read(*span) for reader, span in zip(readers, spans, strict=True)],
+        suspends=plan.snapshot.suspends,
     )
     return [batch.column(0) for batch in batches]
 

@@ -40,6 +40,7 @@ __all__ = [
     "Work",
     "count",
     "open_scan",
+    "open_units",
     "ordered_keys",
     "plan_groups",
     "plan_scan",
@@ -73,6 +74,17 @@ async def open_scan(scan: Scan) -> AsyncGenerator[pa.RecordBatch, None]:
         return _cut(scan, _stream_of(await _ordered(scan)))
     with scan_share(scan.request.io_buffer_size, suspends=scan.snapshot.suspends) as share:
         work = await plan_work(scan, share)
+    return await _primed(scan, work)
+
+
+async def open_units(scan: Scan, units: Sequence[Unit]) -> AsyncGenerator[pa.RecordBatch, None]:
+    """As `open_scan`, for some units instead of all rows of the scan's fragments; the scan has no limit."""
+    with scan_share(scan.request.io_buffer_size, suspends=scan.snapshot.suspends) as share:
+        groups = group_units(units, 1, 1)
+        return await _primed(scan, Work(groups, _window(scan, groups, share)))
+
+
+async def _primed(scan: Scan, work: Work) -> AsyncGenerator[pa.RecordBatch, None]:
     bodies: dict[int, Bodies] = {}
     first = work.groups[: _phase_of(scan, 0, work.window)[1]]
 
@@ -162,15 +174,22 @@ async def plan_work(scan: Scan, share: int, *, reads: bool = True) -> Work:
         groups = _ramped(scan, rows, most_rows, together)
     else:
         groups = _all_groups(scan, rows, most_rows, together)
+    return Work(groups, _window(scan, groups, share, ahead))
+
+
+def _window(scan: Scan, groups: Sequence[UnitGroup], share: int, ahead: int | None = None) -> int:
+    """How many groups may be in flight: by the bytes and the units that may be held."""
+    request = scan.request
+    if ahead is None:
+        ahead = readahead(scan.snapshot, request)
     largest = max((group.num_rows for group in groups[:1000]), default=1)
-    by_memory = max(1, int(share / (largest * row_bytes)))
+    by_memory = max(1, int(share / (largest * scan.row_bytes)))
     units_each = max((len(group.units) for group in groups[:1000]), default=1)
-    by_fragments = max(1, ahead // units_each)
-    window = min(by_memory, by_fragments)
+    window = min(by_memory, max(1, ahead // units_each))
     if not scan.snapshot.suspends and request.fragment_readahead is None and request.batch_readahead is None:
         # More than keeps the cores busy only holds memory.
         window = min(window, max(4, 2 * config.cpu_threads()))
-    return Work(groups, max(1, window))
+    return max(1, window)
 
 
 def _all_groups(scan: Scan, rows: int, most_rows: int, together: int) -> Sequence[UnitGroup]:

@@ -52,6 +52,8 @@ __all__ = [
 # Small fragments that are read together: enough that what is done once a group does not count.
 _GROUP_BYTES = 2 << 20
 _GROUP_UNITS = 32
+# Pages are stored in chunks of some KiB: units of less than this would decode the same chunk again and again.
+_LEAST_BYTES = 128 << 10
 # With an order and a limit of at most this many rows, only what is sorted by is read for all rows.
 _FEW_ROWS = 10_000
 
@@ -157,11 +159,12 @@ async def plan_work(scan: Scan, share: int, *, reads: bool = True) -> Work:
     request = scan.request
     row_bytes = scan.row_bytes
     # Two units at least, so that one is read while the other is consumed.
-    rows = rows_for(row_bytes, scan.batch_size, max(1, min(scan.unit_bytes, share // 2)))
+    rows = rows_for(row_bytes, scan.batch_size, max(_LEAST_BYTES, min(scan.unit_bytes, share // 2)))
     ahead = readahead(scan.snapshot, request)
     if request.batch_readahead is not None:
         most = request.batch_readahead * scan.batch_size
-        rows = max(scan.batch_size, min(rows, most // 2 // scan.batch_size * scan.batch_size))
+        rows = min(rows, max(most // 2, int(_LEAST_BYTES / row_bytes)))
+        rows = max(1, rows // scan.batch_size) * scan.batch_size
         ahead = max(1, min(ahead, most // rows))
     together = max(1, min(_GROUP_UNITS, ahead))
     most_rows = max(1, int(min(_GROUP_BYTES, share // 2) / row_bytes))

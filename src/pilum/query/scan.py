@@ -13,7 +13,7 @@ once, so that the last step reads about as much as all before it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from pilum import config
 from pilum.io import current_runtime
 from pilum.io.ordered import drive
 from pilum.query.fragment_reader import gather
-from pilum.query.memory import scan_share, share_alone
+from pilum.query.memory import Share, scan_share, share_alone
 from pilum.query.ordering import TopRows
 from pilum.query.projection import resolve
 from pilum.query.rows import live_to_physical
@@ -64,10 +64,12 @@ class Work(NamedTuple):
     Attributes:
         groups: what is read, in order.
         window: groups that are started and not yet consumed.
+        share: bytes for which this was planned.
     """
 
     groups: Sequence[UnitGroup]
     window: int
+    share: int
 
 
 async def open_scan(scan: Scan) -> AsyncGenerator[pa.RecordBatch, None]:
@@ -75,7 +77,7 @@ async def open_scan(scan: Scan) -> AsyncGenerator[pa.RecordBatch, None]:
     if scan.orderings:
         return _cut(scan, _stream_of(await _ordered(scan)))
     with scan_share(scan.request.io_buffer_size, suspends=scan.snapshot.suspends) as share:
-        work = await plan_work(scan, share)
+        work = await plan_work(scan, share.nbytes)
     return await _primed(scan, work)
 
 
@@ -83,7 +85,7 @@ async def open_units(scan: Scan, units: Sequence[Unit]) -> AsyncGenerator[pa.Rec
     """As `open_scan`, for some units instead of all rows of the scan's fragments; the scan has no limit."""
     with scan_share(scan.request.io_buffer_size, suspends=scan.snapshot.suspends) as share:
         groups = group_units(units, 1, 1)
-        return await _primed(scan, Work(groups, _window(scan, groups, share)))
+        return await _primed(scan, Work(groups, _window(scan, groups, share.nbytes), share.nbytes))
 
 
 async def _primed(scan: Scan, work: Work) -> AsyncGenerator[pa.RecordBatch, None]:
@@ -128,7 +130,7 @@ async def count(scan: Scan) -> int:
     if not scan.stages:
         return sum(fragment.num_rows for fragment in scan.fragments)
     with scan_share(scan.request.io_buffer_size, suspends=scan.snapshot.suspends) as share:
-        work = await plan_work(scan, share)
+        work = await plan_work(scan, share.nbytes)
 
         async def one(group: UnitGroup) -> int:
             return await count_group(scan, group)
@@ -155,11 +157,10 @@ async def plan_work(scan: Scan, share: int, *, reads: bool = True) -> Work:
         reads: False: deletions that are not known move the ends of a limit by as many rows as there are.
     """
     if scan.nothing:
-        return Work([], 1)
+        return Work([], 1, share)
     request = scan.request
     row_bytes = scan.row_bytes
-    # Two units at least, so that one is read while the other is consumed.
-    rows = rows_for(row_bytes, scan.batch_size, max(_LEAST_BYTES, min(scan.unit_bytes, share // 2)))
+    rows = _unit_rows(scan, share)
     ahead = readahead(scan.snapshot, request)
     if request.batch_readahead is not None:
         most = request.batch_readahead * scan.batch_size
@@ -167,7 +168,7 @@ async def plan_work(scan: Scan, share: int, *, reads: bool = True) -> Work:
         rows = max(1, rows // scan.batch_size) * scan.batch_size
         ahead = max(1, min(ahead, most // rows))
     together = max(1, min(_GROUP_UNITS, ahead))
-    most_rows = max(1, int(min(_GROUP_BYTES, share // 2) / row_bytes))
+    most_rows = max(1, int(min(_GROUP_BYTES, share // 4) / row_bytes))
     limited = request.limit is not None or bool(request.offset)
     groups: Sequence[UnitGroup]
     if limited and not scan.stages:
@@ -177,7 +178,12 @@ async def plan_work(scan: Scan, share: int, *, reads: bool = True) -> Work:
         groups = _ramped(scan, rows, most_rows, together)
     else:
         groups = _all_groups(scan, rows, most_rows, together)
-    return Work(groups, _window(scan, groups, share, ahead))
+    return Work(groups, _window(scan, groups, share, ahead), share)
+
+
+def _unit_rows(scan: Scan, share: int) -> int:
+    """Rows of a unit: while one is consumed another one is decoded, and the bytes of a third are there."""
+    return rows_for(scan.row_bytes, scan.batch_size, max(_LEAST_BYTES, min(scan.unit_bytes, share // 4)))
 
 
 def _window(scan: Scan, groups: Sequence[UnitGroup], share: int, ahead: int | None = None) -> int:
@@ -186,7 +192,8 @@ def _window(scan: Scan, groups: Sequence[UnitGroup], share: int, ahead: int | No
     if ahead is None:
         ahead = readahead(scan.snapshot, request)
     largest = max((group.num_rows for group in groups[:1000]), default=1)
-    by_memory = max(1, int(share / (largest * scan.row_bytes)))
+    # One more is held by the consumer, and one as bytes.
+    by_memory = max(1, int(share / (largest * scan.row_bytes)) - 2)
     units_each = max((len(group.units) for group in groups[:1000]), default=1)
     window = min(by_memory, max(1, ahead // units_each))
     if not scan.snapshot.suspends and request.fragment_readahead is None and request.batch_readahead is None:
@@ -301,19 +308,28 @@ async def _pieces(
     with ExitStack() as stack:
         share = stack.enter_context(scan_share(request.io_buffer_size, suspends=scan.snapshot.suspends))
         if work is None:
-            work = await plan_work(scan, share)
+            work = await plan_work(scan, share.nbytes)
+        planned = work.share
 
         async def read(group: UnitGroup) -> Piece | None:
             return await read_group(scan, group, bodies.pop(id(group), None) if bodies else None)
 
+        groups = work.groups
         at = 0
-        while at < len(work.groups):
+        while at < len(groups):
             size, window = _phase_of(scan, at, work.window)
-            whole = at == 0 and size >= len(work.groups)
-            groups = work.groups if whole else work.groups[at : at + size]
-            at += len(groups)
+            if planned != share.nbytes:
+                planned = share.nbytes
+                groups = [*groups[:at], *_recut(groups[at:], _unit_rows(scan, planned))]
+                window = min(window, _window(scan, groups[at:], planned))
+            part = groups if at == 0 and size >= len(groups) else groups[at : at + size]
+
+            phase = _Phase(part, share, planned)
             stream = current_runtime().map_ordered(
-                read, groups, window=window, suspends=scan.snapshot.suspends
+                read,
+                part if len(part) == 1 else iter(phase),
+                window=window,
+                suspends=scan.snapshot.suspends,
             )
             async with aclosing(stream):
                 async for piece in stream:
@@ -332,6 +348,46 @@ async def _pieces(
                     yield piece
                     if left == 0:
                         return
+            at += len(part) if len(part) == 1 else phase.begun
+
+
+class _Phase:
+    """Groups of a scan until other scans leave it much less memory than planned, or more.
+
+    Attributes:
+        begun: groups that were handed out.
+    """
+
+    def __init__(self, groups: Sequence[UnitGroup], share: Share, planned: int) -> None:
+        self._groups = groups
+        self._share = share
+        self._planned = planned
+        self.begun = 0
+
+    def __iter__(self) -> Iterator[UnitGroup]:
+        for group in self._groups:
+            if self.begun and not self._planned <= 2 * self._share.nbytes <= 8 * self._planned:
+                return
+            self.begun += 1
+            yield group
+
+
+def _recut(groups: Sequence[UnitGroup], rows: int) -> Sequence[UnitGroup]:
+    """The same rows in groups of at most so many rows each."""
+    if all(group.num_rows <= rows for group in groups[:100]):
+        return groups
+    return [
+        cut for group in groups for cut in ([group] if group.num_rows <= rows else _cut_group(group, rows))
+    ]
+
+
+def _cut_group(group: UnitGroup, rows: int) -> Sequence[UnitGroup]:
+    units = [
+        Unit(unit.fragment, at, min(at + rows, unit.stop))
+        for unit in group.units
+        for at in range(unit.start, unit.stop, rows)
+    ]
+    return group_units(units, rows, _GROUP_UNITS)
 
 
 class _Trimmed(NamedTuple):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import aclosing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,16 @@ asyncio.run(main())
 """
 
 
+@cache
+def many() -> MemoryStore:
+    """4000 rows in 100 fragments."""
+    return filled("bounds", 4000, 40)
+
+
 @pytest.fixture(scope="module")
 def on_disk(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """48 MB decoded, in four fragments."""
-    rows = 600_000
+    """24 MB decoded, in four fragments."""
+    rows = 300_000
     path = str(tmp_path_factory.mktemp("bounds") / "t.lance")
     random_ = np.random.default_rng(0)
     table = pa.table(
@@ -81,7 +88,7 @@ def on_disk(tmp_path_factory: pytest.TempPathFactory) -> str:
             "v": pa.FixedSizeListArray.from_arrays(pa.array(random_.standard_normal(rows * 9)), 9),
         }
     )
-    pilum.write_dataset(table, path, max_rows_per_file=150_000)
+    pilum.write_dataset(table, path, max_rows_per_file=75_000)
     return path
 
 
@@ -101,8 +108,8 @@ def test_64_scans_of_one_loop_in_bounded_memory(on_disk: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     rows, most = map(int, done.stdout.split())
-    assert rows == 600_000
-    # Each alone would hold 48 MB, all of them 3 GB.  One batch (650 kB) of each is with its consumer.
+    assert rows == 300_000
+    # All of them decoded are 1.5 GB.  One batch (650 kB) of each is with its consumer.
     assert most < 400 << 20
 
 
@@ -127,7 +134,7 @@ def test_what_is_read_ahead_of_a_consumer_that_pauses() -> None:
     """Nothing is asked for while nobody takes anything, however long that lasts."""
 
     async def main() -> None:
-        store = SuspendingStore(filled("pausing", 4000, 20))
+        store = SuspendingStore(many())
         ds = await over(store)
         stream = await ds.to_batches(fragment_readahead=8, columns=["id"])
         async with aclosing(stream):
@@ -144,7 +151,7 @@ def test_what_is_read_ahead_of_a_consumer_that_pauses() -> None:
 @pytest.mark.parametrize("how", ["network", "memory"])
 def test_closing_early_stops_the_reading(how: str) -> None:
     async def main() -> None:
-        inner = filled(f"closing-{how}", 4000, 20)
+        inner = many()
         store: Any = SuspendingStore(inner, delay=0.001) if how == "network" else inner
         ds = await over(store)
         stream = await ds.to_batches(fragment_readahead=4)
@@ -177,8 +184,7 @@ def test_a_cancelled_query_starts_nothing_after_50_ms(what: str) -> None:
     nearest = {"column": "vec", "q": np.zeros(16, np.float32), "k": 3}
 
     async def main() -> None:
-        inner = MemoryStore("cancelled-queries")
-        store = SuspendingStore(inner, delay=0.003)
+        store = SuspendingStore(many(), delay=0.003)
         ds = await over(store)
         run = {
             "scan": lambda: ds.to_table(fragment_readahead=2),
@@ -202,22 +208,12 @@ def test_a_cancelled_query_starts_nothing_after_50_ms(what: str) -> None:
         # The table is still usable, also what was being loaded when the query ended.
         assert (await run()) is not None
 
-    filled_once()
     asyncio.run(main())
-
-
-_made: list[MemoryStore] = []
-
-
-def filled_once() -> None:
-    if not _made:
-        _made.append(filled("cancelled-queries", 4000, 20))
 
 
 def test_who_waits_for_a_load_that_is_cancelled_loads_itself() -> None:
     async def main() -> None:
-        filled_once()
-        store = SuspendingStore(_made[0], delay=0.01)
+        store = SuspendingStore(many(), delay=0.01)
         ds = await over(store)
         first = asyncio.create_task(ds.take([5]))
         second = asyncio.create_task(ds.take([6]))
@@ -314,8 +310,7 @@ def test_random_requests_within_random_budgets_all_finish() -> None:
 @pytest.mark.parametrize("suspends", [True, False])
 def test_whole_scans_within_any_budget(budget: int, suspends: bool) -> None:
     async def main() -> None:
-        filled_once()
-        ds = await over(SuspendingStore(_made[0]) if suspends else _made[0])
+        ds = await over(SuspendingStore(many()) if suspends else many())
         async with asyncio.timeout(60):
             table = await ds.to_table(columns=["id", "s"], io_buffer_size=budget)
             assert table["id"].to_pylist() == list(range(4000))

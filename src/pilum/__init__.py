@@ -38,6 +38,7 @@ from pilum.dataset.synchronous import (
     write_fragments,
 )
 from pilum.dataset.transactions import Transaction
+from pilum.dataset.udf import BatchUDF, BatchUDFCheckpoint, batch_udf
 from pilum.dataset.upkeep import (
     CleanupCandidateFile,
     CleanupExplanation,
@@ -87,6 +88,8 @@ def install_as_lance() -> None:
 
 __all__ = [
     "AlreadyExistsError",
+    "BatchUDF",
+    "BatchUDFCheckpoint",
     "Bitmap",
     "CleanupCandidateFile",
     "CleanupExplanation",
@@ -131,6 +134,7 @@ __all__ = [
     "Transaction",
     "UnsupportedError",
     "__version__",
+    "batch_udf",
     "dataset",
     "install_as_lance",
     "json_to_schema",

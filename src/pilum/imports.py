@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
-__all__ = ["load", "load_all"]
+__all__ = ["guard", "load", "load_all"]
 
 _lock = threading.RLock()
 _complete: set[str] = set()  # owned by this module: what has been imported here, to its end
@@ -38,3 +39,10 @@ def load_all(names: Iterable[str]) -> None:
     for name in names:
         if name not in _complete:
             load(name)
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """No fork happens meanwhile: for calls into libraries that import what they need themselves."""
+    with _lock:
+        yield

@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
-from pilum import turns
+from pilum import imports, turns
 
 __all__ = ["Kernel", "enabled", "preload"]
 
@@ -116,7 +116,8 @@ class Kernel:
             return None
         try:
             if self.compiled is None and not self._failed and enabled():
-                self.compiled = _compile(self)
+                with imports.guard():  # compiling imports much of Numba
+                    self.compiled = _compile(self)
                 self._failed = self.compiled is None
             return self.compiled
         finally:
@@ -133,7 +134,7 @@ def _import_numba() -> Any:
     global _numba
     if _numba is None:
         try:
-            import numba
+            numba = imports.load("numba")
         except Exception:  # missing, or broken for this NumPy: both mean "not available"
             _numba = False
         else:

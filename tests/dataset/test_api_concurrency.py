@@ -41,7 +41,7 @@ out = open(log, "a")
 print("ready", flush=True)
 deadline = float(sys.stdin.readline())
 while time.time() < deadline:
-    kind = rng.choice(["append", "append", "delete", "config"])
+    kind = rng.choice(["append", "append", "append", "delete", "update", "config"])
     number += 100
     try:
         if kind == "append":
@@ -53,6 +53,9 @@ while time.time() < deadline:
             done = rng.choice(mine)
             lance.dataset(uri).delete(f"batch = {done}")
             mine.remove(done)
+        elif kind == "update" and mine:
+            done = rng.choice(mine)
+            lance.dataset(uri).update({"row": "row + 100"}, where=f"batch = {done}")
         elif kind == "config":
             done = number
             lance.dataset(uri).update_config({f"worker {worker}": str(number)})
@@ -176,7 +179,8 @@ def test_both_engines_write_at_once(tmp_path: Path, kill: bool) -> None:
     assert all(one is not None for one in history)
     assert len({one.uuid for one in history if one is not None}) == len(history)
     names = Counter(type(one.operation).__name__ for one in history[1:] if one is not None)
-    logged = {"Append": kinds["append"], "Delete": kinds["delete"], "UpdateConfig": kinds["config"]}
+    logged = {"Append": kinds["append"], "Delete": kinds["delete"], "UpdateConfig": kinds["config"],
+              "Update": kinds["update"]}  # fmt: skip
     written = Counter(
         int(number)
         for one in history

@@ -64,6 +64,35 @@ def rewrite_nothing(engine: ModuleType, ds: Any) -> Any:
     return engine.LanceOperation.Rewrite([engine.LanceOperation.RewriteGroup([old], [new])], [])
 
 
+def update(fragment: int, predicate: str) -> Callable[[ModuleType, Any], Any]:
+    def make(engine: ModuleType, ds: Any) -> Any:
+        changed = ds.get_fragment(fragment).delete(predicate)
+        moved = engine.LanceFragment.create(ds.uri, ds.to_table(filter=predicate))
+        return engine.LanceOperation.Update(
+            updated_fragments=[changed], new_fragments=[moved], update_mode="rewrite_rows"
+        )
+
+    return make
+
+
+def update_column(engine: ModuleType, ds: Any) -> Any:
+    rows = pa.table({"a": pa.array([4], pa.int64()), "s": ["changed"]})
+    changed, fields = ds.get_fragment(1).update_columns(rows, "a")
+    return engine.LanceOperation.Update(
+        updated_fragments=[changed], fields_modified=fields, update_mode="rewrite_columns"
+    )
+
+
+def add_column(engine: ModuleType, ds: Any) -> Any:
+    made = [one.merge_columns({"b": "a + 1"}) for one in ds.get_fragments()]
+    return engine.LanceOperation.Merge([one for one, _ in made], made[0][1])
+
+
+def replace_column(engine: ModuleType, ds: Any) -> Any:
+    file = engine.LanceFragment.create(ds.uri, ds.get_fragment(0).to_table()).files[0]
+    return engine.LanceOperation.DataReplacement([engine.LanceOperation.DataReplacementGroup(0, file)])
+
+
 OPERATIONS: dict[str, Callable[[ModuleType, Any], Any]] = {
     "append": append,
     "delete in 0": delete(0, "a = 1"),
@@ -76,6 +105,10 @@ OPERATIONS: dict[str, Callable[[ModuleType, Any], Any]] = {
     "config other key": config("other", "2"),
     "project": project,
     "rewrite 1": rewrite_nothing,
+    "update in 0": update(0, "a = 1"),
+    "update column in 1": update_column,
+    "add column": add_column,
+    "replace in 0": replace_column,
 }
 
 

@@ -123,6 +123,17 @@ class TableMachine(RuleBasedStateMachine):
         assert answer == {"num_deleted_rows": len(self.state.rows) - len(kept)}
         self.commit(replace(self.state, rows=kept))
 
+    @rule(which=REMAINDERS, text=st.sampled_from([None, "new"]), engine=st.integers(0, 1))
+    def update(self, which: tuple[int, int], text: str | None, engine: int) -> None:
+        divisor, remainder = which
+        moved = [row for row in self.state.rows if row[0] % divisor == remainder]
+        kept = [row for row in self.state.rows if row[0] % divisor != remainder]
+        value = "NULL" if text is None else f"'{text}'"
+        answer = self.open(engine).update({"s": value, "id": "id + 1"}, where=f"id % {divisor} = {remainder}")
+        assert answer == {"num_rows_updated": len(moved)}
+        changed = tuple([(one + 1, text) for one, _ in moved])
+        self.commit(replace(self.state, rows=tuple(kept) + changed))
+
     @rule(key=st.sampled_from("ab"), value=st.sampled_from([None, "1", "2"]), engine=st.integers(0, 1))
     def configure(self, key: str, value: str | None, engine: int) -> None:
         config = dict(self.state.config)

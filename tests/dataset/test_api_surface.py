@@ -12,7 +12,7 @@ import pytest
 
 import pilum
 import pilum.aio
-from pilum.dataset.unbuilt import UnbuiltDataset, UnbuiltFragment
+from pilum.dataset.unbuilt import UnbuiltDataset
 from tests.support import REPOSITORY
 
 HEAVY = ["google.protobuf", "numba", "sqlglot", "pyarrow.compute", "pyarrow.dataset", "pandas", "asyncio"]
@@ -89,7 +89,7 @@ def accepts(function: Any, name: str) -> bool:
 def test_methods_take_the_arguments_of_the_reference(kind: str) -> None:
     lance = pytest.importorskip("lance")
     theirs, ours = getattr(lance, kind), getattr(pilum, kind)
-    unbuilt = {*vars(UnbuiltDataset), *vars(UnbuiltFragment)}
+    unbuilt = {*vars(UnbuiltDataset)}
     missing = []
     for name, value in vars(theirs).items():
         function = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value

@@ -17,7 +17,11 @@ from pilum.errors import CorruptFileError, InvalidInputError, NotFoundError, Uns
 from pilum.file import FileWriter, Session
 from pilum.io import MemoryStore
 from pilum.query.fragment_reader import FragmentReader
+from pilum.query.projection import resolve
+from pilum.query.request import ScanRequest
+from pilum.query.scan import plan_scan, scan_table
 from pilum.query.snapshot import Snapshot
+from pilum.query.take import take_positions
 from pilum.schema import Schema
 from pilum.table import DataFile, Fragment, Manifest
 from tests.file.files import assert_same, drive
@@ -99,14 +103,17 @@ def test_filters(path: Path) -> None:
             )
 
 
+def format_of(path: Path) -> str:
+    return pilum.dataset(path).data_storage_version
+
+
+TABLES_20 = [path.stem for path in TABLES if format_of(path) == "2.0"]
+TABLES_01 = [path.stem for path in TABLES if format_of(path) == "0.1"]
+
+
 @pytest.mark.golden
 @pytest.mark.interop
-@pytest.mark.parametrize(
-    "stem",
-    ["v20_primitives", "v20_strings", "v20_lists", "v20_dict", "v20_fsl", "v20_blob", "v20_packed", "v20_evolved",
-     "h18_mixed", "h24_mixed", "h00_0.15_v2_with_files", "h00_0.16_wrong_version_can_fix",
-     "h00_1.0.1_list_struct_reorder"],
-)  # fmt: skip
+@pytest.mark.parametrize("stem", TABLES_20)
 def test_appending_to_2_0(stem: str, tmp_path: Path) -> None:
     lance = pytest.importorskip("lance")
     path = GOLDEN / "legacy" / f"{stem}.lance"
@@ -119,7 +126,8 @@ def test_appending_to_2_0(stem: str, tmp_path: Path) -> None:
     seen = lance.dataset(uri)
     assert seen.data_storage_version == "2.0"
     assert seen.count_rows() == 2 * expected.num_rows
-    if stem != "v20_blob":
+    # The reference refuses files of the earliest releases, and has descriptors in place of blobs.
+    if stem not in BLOBS | {"h12_mixed", "h16_dict_validity"}:
         for name in expected.column_names:
             assert_same(seen.to_table()[name], dataset.to_table()[name], name)
     with pytest.raises(InvalidInputError, match=r"2\.0"):
@@ -128,9 +136,7 @@ def test_appending_to_2_0(stem: str, tmp_path: Path) -> None:
 
 @pytest.mark.golden
 @pytest.mark.interop
-@pytest.mark.parametrize(
-    "stem", ["v01_primitives", "v01_take", "v01_lists", "v01_deletions", "h01_v0121", "h00_0.8.0_migrated"]
-)
+@pytest.mark.parametrize("stem", TABLES_01)
 def test_rewriting_0_1(stem: str, tmp_path: Path) -> None:
     lance = pytest.importorskip("lance")
     path = GOLDEN / "legacy" / f"{stem}.lance"
@@ -139,15 +145,30 @@ def test_rewriting_0_1(stem: str, tmp_path: Path) -> None:
     rows = pilum.dataset(uri).to_table()
     with pytest.raises(UnsupportedError, match="rewrite"):
         pilum.write_dataset(rows, uri, mode="append")
-    deleted = pilum.dataset(uri)
-    name = expected.column_names[0]
-    deleted.delete(f"`{name}` is null")
-    assert lance.dataset(uri).count_rows() == deleted.count_rows()
+    if expected.num_rows and stem != "h00_0.16_wrong_version_no_fix":
+        deleted = pilum.dataset(uri)
+        deleted.delete(f"`{expected.column_names[0]}` is null")
+        assert lance.dataset(uri).count_rows() == deleted.count_rows()
     dataset = pilum.write_dataset(rows, uri, mode="overwrite")
     assert dataset.data_storage_version == "2.2"
     check(dataset.to_table(), expected)
     check(lance.dataset(uri).to_table(), expected)
     check(pilum.write_dataset(rows, uri, mode="append").to_table(), pa.concat_tables([expected, expected]))
+
+
+@pytest.mark.golden
+@pytest.mark.interop
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_migration_by_copying(path: Path, tmp_path: Path) -> None:
+    """The command of docs/format.md."""
+    lance = pytest.importorskip("lance")
+    expected = expectation(path)
+    uri = str(tmp_path / "new.lance")
+    dataset = pilum.write_dataset(pilum.dataset(path).scanner().to_reader(), uri)
+    assert dataset.data_storage_version == "2.2"
+    check(dataset.to_table(), expected)
+    if path.stem not in BLOBS:
+        check(lance.dataset(uri).to_table(), expected)
 
 
 @pytest.mark.golden
@@ -218,6 +239,47 @@ def test_a_fragment_of_files_of_all_formats() -> None:
     check(pa.Table.from_batches([drive(reader.read(90, 210))]), expected.slice(90, 120))
     offsets = np.array([0, 99, 100, 349])
     check(pa.Table.from_batches([drive(reader.take(offsets))]), expected.take(pa.array(offsets)))
+
+
+@pytest.mark.golden
+def test_a_table_of_fragments_of_all_formats() -> None:
+    """Three fragments of 0.1, 2.0 and 2.2: scans, filters (with and without statistics) and rows across them."""
+    (legacy,) = (GOLDEN / "legacy" / "v01_take.lance").glob("data/*.lance")
+    old = expected_table(GOLDEN / "legacy" / "v01_take.arrow")
+    schema = Schema.from_arrow(old.schema)
+    store = MemoryStore()
+    drive(store.put("data/old.lance", legacy.read_bytes()))
+    ids = tuple(field.id for field in schema.walk())
+    fragments = [Fragment(0, (DataFile("old.lance", ids, (), (0, 2)),), old.num_rows)]
+
+    async def write(number: int, version: tuple[int, int]) -> Fragment:
+        name = f"{number}.lance"
+        async with await FileWriter.create(store, f"data/{name}", schema, version=version) as writer:
+            for batch in old.combine_chunks().to_batches():
+                await writer.write(batch)
+        done = writer.finished
+        assert done is not None
+        file = DataFile(name, done.fields, done.column_indices, done.version, done.size)
+        return Fragment(number, (file,), old.num_rows)
+
+    fragments += [drive(write(1, (2, 0))), drive(write(2, (2, 2)))]
+    snapshot = Snapshot(store, Manifest(1, schema, tuple(fragments)), Session())
+    expected = pa.concat_tables([old, old, old])
+
+    def scan(**options: Any) -> pa.Table:
+        return drive(scan_table(plan_scan(snapshot, ScanRequest(**options))))
+
+    check(scan(), expected)
+    check(scan(limit=400, offset=200), expected.slice(200, 400))
+    name = next(field.name for field in old.schema if pa.types.is_integer(field.type))
+    middle = sorted(old[name].to_pylist())[old.num_rows // 2]
+    for use_stats in (None, False):
+        found = scan(filter=f"`{name}` > {middle}", use_stats=use_stats)
+        check(found, expected.filter(pc.greater(expected[name], middle)))
+    picked = np.array([349, 0, 350, 699, 1049, 100, 349])
+    projection = resolve(schema, None)
+    taken = drive(take_positions(snapshot, snapshot.manifest.fragments, picked, projection))
+    check(taken, expected.take(pa.array(picked)))
 
 
 @pytest.mark.interop

@@ -83,3 +83,36 @@ def test_counted_and_traced(store: Store) -> None:
     with trace() as log:
         get_many(store, requests)
     assert [(one.path, one.start, one.end) for one in log.requests] == requests
+
+
+def get_stack(store: Store, paths: list[str], start: int, end: int) -> list[bytes]:
+    stack = run(store.get_stack(paths, start, end), suspends=False)
+    pieces = [bytes(stack.piece(number)) for number in range(len(paths))]
+    assert [bytes(row) for row in stack.matrix()] == pieces
+    return pieces
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 1000), (7, 8), (64, 999)])
+def test_the_same_range_of_many_objects(store: Store, start: int, end: int) -> None:
+    paths = [f"a{k}" for k in (3, 0, 39, 3)]
+    store.stats.incremental()
+    assert get_stack(store, paths, start, end) == [bytes([k]) * (end - start) for k in (3, 0, 39, 3)]
+    counts = store.stats.incremental()
+    assert (counts.read_iops, counts.read_bytes) == (4, 4 * (end - start))
+    with trace() as log:
+        get_stack(store, paths, start, end)
+    assert [(one.path, one.start, one.end) for one in log.requests] == [(p, start, end) for p in paths]
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "end"),
+    [
+        ("nope", NotFoundError, 10),
+        ("a0", StoreError, 1001),
+        ("a3\0x", Exception, 10),
+        ("../a3", Exception, 10),
+    ],
+)
+def test_errors_of_the_same_range(store: Store, bad: str, error: type[Exception], end: int) -> None:
+    with pytest.raises(error):
+        get_stack(store, ["a1", bad, "a2"], 0, end)

@@ -7,11 +7,11 @@ be called.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
+from pilum import imports
 from pilum.errors import UnsupportedError
 
 __all__ = ["MODULES", "Missing", "is_package", "resolve"]
@@ -61,8 +61,8 @@ _FRAGMENT = {
     **_here("pilum.dataset.fragment_metadata", "RowDatasetVersionMeta", "RowIdMeta"),
 }
 _UDF = {
-    **_classes("user defined functions", "BatchUDF", "BatchUDFCheckpoint"),
-    **_functions("user defined functions", "batch_udf", "normalize_transform"),
+    **_here("pilum", "BatchUDF", "BatchUDFCheckpoint", "batch_udf"),
+    **_functions("transforms as values of their own", "normalize_transform"),
 }
 _MEM_WAL = {
     **_classes(
@@ -170,7 +170,7 @@ MODULES: Mapping[str, Mapping[str, Any]] = {
         **_classes("statistics of scans", "ScanStatistics"),
         **_classes("full text search", "FtsToken"),
         **_classes("DataFusion table providers", "FFILanceTableProvider"),
-        **_functions("user defined functions", "batch_udf"),
+        "batch_udf": "pilum:batch_udf",
         **_functions("counters of the process", "bytes_read_counter", "iops_counter", "simd_info"),
         **_functions("full text search", "tokenize"),
     },
@@ -312,7 +312,7 @@ def resolve(module: str, name: str) -> Any:
     if isinstance(found, _Unbuilt):
         return _stub(name, found)
     place, _, attribute = found.partition(":")
-    return getattr(importlib.import_module(place), attribute)
+    return getattr(imports.load(place), attribute)
 
 
 @cache

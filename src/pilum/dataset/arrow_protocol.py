@@ -14,10 +14,11 @@ object stays empty: every public method of it is overridden.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
+
+from pilum import imports
 
 __all__ = ["Posing"]
 
@@ -34,7 +35,7 @@ class Posing:
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             if cls.poses_as and any(name in sys.modules for name in _WHO_ASKS):
-                both = _derived(cls, getattr(importlib.import_module("pyarrow.dataset"), cls.poses_as))
+                both = _derived(cls, getattr(imports.load("pyarrow.dataset"), cls.poses_as))
                 return getattr(sys.modules["pyarrow.dataset"], cls.poses_as).__new__(both)
             return object.__new__(cls)
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pilum.dataset.committing import commit_operation, commit_transactions, within
 from pilum.dataset.configuring import Configuring
 from pilum.dataset.deleting import delete_rows
+from pilum.dataset.evolution import Evolution
 from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata
 from pilum.dataset.fragments import (
     AsyncLanceFragment,
@@ -41,6 +42,7 @@ from pilum.dataset.references import check_reference
 from pilum.dataset.scanning import AsyncLanceScanner
 from pilum.dataset.transactions import Transaction
 from pilum.dataset.unbuilt import UnbuiltDataset
+from pilum.dataset.updating import update_rows
 from pilum.dataset.upkeep import Upkeep
 from pilum.dataset.writing import write
 from pilum.errors import NotFoundError, UnsupportedError
@@ -287,7 +289,7 @@ async def drop(
         store.remove_empty_folders()
 
 
-class AsyncLanceDataset(Reading, History, Configuring, Upkeep, UnbuiltDataset):
+class AsyncLanceDataset(Reading, History, Configuring, Upkeep, Evolution, UnbuiltDataset):
     """One version of a dataset.  Immutable for readers; a changing call moves it to the version it commits."""
 
     # -- what it is ------------------------------------------------------------------------------------
@@ -382,6 +384,32 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, UnbuiltDataset):
         )
         self._move(manifest)
         return {"num_deleted_rows": deleted}
+
+    async def update(
+        self,
+        updates: Mapping[str, str],
+        where: str | Any = None,
+        *,
+        conflict_retries: int = 10,
+        retry_timeout: datetime.timedelta = datetime.timedelta(seconds=30),
+        data_storage_version: str | None = None,
+    ) -> dict[str, int]:
+        """Give columns of the rows that match new values; returns ``{"num_rows_updated": n}``.
+
+        Changed rows move to new fragments.  A new version is committed also when nothing matched.
+        """
+        if data_storage_version not in (None, "stable", self.data_storage_version):
+            raise UnsupportedError("data_storage_version: new files have the format of the table")
+        manifest, updated = await update_rows(
+            self.snapshot,
+            updates,
+            where,
+            conflict_retries=conflict_retries,
+            retry_timeout=retry_timeout,
+            commit_lock=self.settings.commit_lock,
+        )
+        self._move(manifest)
+        return {"num_rows_updated": updated}
 
     async def truncate_table(self) -> None:
         """Delete all rows."""

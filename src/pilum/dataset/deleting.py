@@ -7,7 +7,6 @@ constant predicate needs no scan at all (spec/table.md, sections 11 and 15.2).
 
 from __future__ import annotations
 
-import time
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pilum.errors import CommitConflictError, InvalidInputError, RetryTimeoutError
+from pilum import arrays, distinct
+from pilum.dataset.retrying import starting_over
+from pilum.errors import InvalidInputError
 from pilum.query.projection import ROW_ADDRESS
 from pilum.query.request import ScanRequest
 from pilum.query.scan import Scan, open_scan, plan_scan
@@ -26,12 +27,10 @@ from pilum.table import (
     Fragment,
     Manifest,
     commit,
-    latest_version,
-    load_manifest,
     write_deletions,
 )
 
-__all__ = ["delete_offsets", "delete_rows", "matching_offsets"]
+__all__ = ["delete_offsets", "delete_rows", "matching_offsets", "without_rows"]
 
 # A delete that lost a race on the same rows starts over on the newest version this many times.
 _CONFLICT_RETRIES = 10
@@ -60,20 +59,13 @@ async def delete_rows(
     """
     if predicate is None or (isinstance(predicate, str) and not predicate.strip()):
         raise InvalidInputError("delete needs a predicate; use 'true' to delete every row")
-    started = time.monotonic()
-    for attempt in range(conflict_retries + 1):
-        try:
-            return await _delete_once(snapshot, predicate, commit_lock)
-        except CommitConflictError as conflict:
-            if not conflict.retryable or attempt == conflict_retries:
-                raise
-            if retry_timeout is not None and time.monotonic() - started > retry_timeout.total_seconds():
-                raise RetryTimeoutError(
-                    f"delete: others kept changing the same fragments for {retry_timeout}: {conflict}"
-                ) from conflict
-        newest = await latest_version(snapshot.store)
-        snapshot = Snapshot(snapshot.store, await load_manifest(snapshot.store, newest), snapshot.session)
-    raise AssertionError("unreachable")
+    return await starting_over(
+        snapshot,
+        lambda version: _delete_once(version, predicate, commit_lock),
+        what="delete",
+        conflict_retries=conflict_retries,
+        retry_timeout=retry_timeout,
+    )
 
 
 async def _delete_once(
@@ -101,23 +93,33 @@ async def _addresses(scan: Scan) -> Any:
     found = [np.empty(0, dtype=np.uint64)]
     async with aclosing(await open_scan(scan)) as stream:
         async for batch in stream:
-            found.append(batch.column(0).to_numpy())
+            found.append(arrays.to_numpy(batch.column(0)))
     return np.concatenate(found)
 
 
 async def _deletion(snapshot: Snapshot, addresses: Any, text: str) -> Delete:
+    updated, removed = await without_rows(snapshot, addresses)
+    return Delete(tuple(updated), tuple(removed), text)
+
+
+async def without_rows(snapshot: Snapshot, addresses: Any) -> tuple[list[Fragment], list[int]]:
+    """The fragments of some rows without these, their deletion files written, and those that lose their last row.
+
+    Args:
+        snapshot: the version.
+        addresses: row addresses, uint64.
+    """
     owners = (addresses >> np.uint64(32)).astype(np.int64)
     offsets = (addresses & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    by_id = {fragment.id: fragment for fragment in snapshot.manifest.fragments}
     updated: list[Fragment] = []
     removed: list[int] = []
-    for owner in np.unique(owners).tolist():
-        fragment = await delete_offsets(snapshot, by_id[owner], offsets[owners == owner])
+    for owner in distinct.unique(owners).tolist():
+        fragment = await delete_offsets(snapshot, snapshot.fragment(owner), offsets[owners == owner])
         if fragment is None:
             removed.append(owner)
         else:
             updated.append(fragment)
-    return Delete(tuple(updated), tuple(removed), text)
+    return updated, removed
 
 
 async def matching_offsets(snapshot: Snapshot, fragment: Fragment, predicate: Any) -> Any:
@@ -137,7 +139,7 @@ async def delete_offsets(snapshot: Snapshot, fragment: Fragment, offsets: Any) -
         offsets: physical offsets of the rows; deleted ones do no harm.
     """
     old = await snapshot.deletions(fragment)
-    merged = np.union1d(old, offsets).astype(np.uint32)
+    merged = distinct.union(old, offsets).astype(np.uint32)
     if len(merged) == len(old):
         return fragment
     if len(merged) == fragment.physical_rows:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays, distinct
 from pilum.dataset.handle import Handle
 from pilum.dataset.transactions import Transaction, transaction_of
 from pilum.errors import InvalidInputError
@@ -84,12 +85,12 @@ class AsyncDatasetDelta:
     async def get_deleted_row_ids(self) -> tuple[pa.Schema, AsyncGenerator[pa.RecordBatch, None]]:
         """Ids of rows that are gone: schema (``_rowid``) and batches."""
         before, after = await self._load(self.begin_version), await self._load(self.end_version)
-        gone = np.setdiff1d(await _live_ids(before), await _live_ids(after))
+        gone = distinct.difference(await _live_ids(before), await _live_ids(after))
         schema = pa.schema([_SYSTEM[0]])
 
         async def batches() -> AsyncGenerator[pa.RecordBatch, None]:
             if len(gone):
-                yield pa.record_batch([pa.array(gone, pa.uint64())], schema=schema)
+                yield pa.record_batch([arrays.from_numpy(gone, pa.uint64())], schema=schema)
 
         return schema, batches()
 
@@ -136,7 +137,7 @@ class AsyncDatasetDelta:
 
 async def _batch(snapshot: Snapshot, schema: pa.Schema, columns: list[Any]) -> pa.RecordBatch:
     stored = await take_addresses(snapshot, columns[0], snapshot.manifest.schema)
-    system = [pa.array(one, pa.uint64()) for one in columns[1:]]
+    system = [arrays.from_numpy(one, pa.uint64()) for one in columns[1:]]
     return pa.RecordBatch.from_arrays([*stored.columns, *system], schema=schema)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.table import DataFile as StoredFile
 from pilum.table import DeletionFile as StoredDeletions
@@ -219,6 +220,7 @@ class RowIdSequence:
     """
 
     def __init__(self, row_ids: Any) -> None:
+        arrays.prepare()  # anything that Arrow makes numbers of
         ids = np.asarray(pa.array(row_ids, pa.uint64()).to_numpy(zero_copy_only=False), dtype=np.uint64)
         self._stored = StoredRowIds.of_array(ids)
 
@@ -240,7 +242,7 @@ class RowIdSequence:
 
     def to_pyarrow(self) -> pa.Array:
         """The ids as an array of unsigned 64-bit integers."""
-        return pa.array(self._stored.to_array(), pa.uint64())
+        return arrays.from_numpy(self._stored.to_array(), pa.uint64())
 
     def to_inline_metadata(self) -> RowIdMeta:
         """The ids as a fragment carries them."""

@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from pilum.dataset.deleting import delete_offsets, matching_offsets
+from pilum.dataset.evolution import add_to_fragment, joined_to, replace_in_fragment
 from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata, data_file_of, metadata_of
 from pilum.dataset.inputs import read_input
+from pilum.dataset.lance_schema import LanceSchema
 from pilum.dataset.reading import row_positions
 from pilum.dataset.scanning import AsyncLanceScanner, scan_request
 from pilum.dataset.transactions import Transaction, transaction_of
-from pilum.dataset.unbuilt import UnbuiltFragment
+from pilum.dataset.transforms import transform_of
 from pilum.dataset.writing import WriteOptions, prepare
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 from pilum.file import GenericReader, open_file
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncFragmentSession", "AsyncLanceFragment", "create_fragment", "write_fragments"]
 
 
-class AsyncLanceFragment(UnbuiltFragment):
+class AsyncLanceFragment:
     """One fragment of a dataset version."""
 
     def __init__(self, dataset: Handle, fragment: Fragment) -> None:
@@ -160,6 +162,43 @@ class AsyncLanceFragment(UnbuiltFragment):
             )
         snapshot = self.dataset.snapshot
         return _described(await delete_offsets(snapshot, self.stored, rows.astype(np.uint32)))
+
+    async def merge_columns(
+        self,
+        value_func: Any,
+        columns: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        reader_schema: pa.Schema | None = None,
+    ) -> tuple[FragmentMetadata, LanceSchema]:
+        """Write a file with new columns; does not commit.  See `pilum.LanceFragment.merge_columns`."""
+        transform = transform_of(value_func, columns, reader_schema, batch_size)
+        made, schema = await add_to_fragment(self.dataset.snapshot, self.stored, transform)
+        return metadata_of(made), LanceSchema(schema)
+
+    async def merge(
+        self, data_obj: Any, left_on: str, right_on: str | None = None, schema: pa.Schema | None = None
+    ) -> tuple[FragmentMetadata, LanceSchema]:
+        """Write a file with the columns of another table, joined by a key; does not commit."""
+        joined = joined_to(data_obj, left_on, right_on, schema)
+        made, merged = await add_to_fragment(self.dataset.snapshot, self.stored, joined)
+        return metadata_of(made), LanceSchema(merged)
+
+    async def update_columns(
+        self,
+        data_obj: Any,
+        left_on: str = "_rowid",
+        right_on: str | None = None,
+        schema: pa.Schema | None = None,
+        *,
+        with_offsets: bool = False,
+    ) -> tuple[FragmentMetadata, list[int]] | tuple[FragmentMetadata, list[int], bytes]:
+        """Write a file with new values of columns, joined by a key; does not commit."""
+        joined = joined_to(data_obj, left_on, right_on, schema)
+        changed, fields, offsets = await replace_in_fragment(
+            self.dataset.snapshot, self.stored, joined, left_on
+        )
+        described = metadata_of(changed)
+        return (described, fields, offsets) if with_offsets else (described, fields)
 
     async def validate(self) -> None:
         """Check that the files of the fragment are there and have as many rows as the manifest says.

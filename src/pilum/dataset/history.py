@@ -48,12 +48,21 @@ class History(Handle):
 
     async def versions(self) -> list[dict[str, Any]]:
         """All versions, oldest first: ``version``, ``timestamp`` (local, naive) and ``metadata`` counts."""
-        return [_described(one) for one in await describe_versions(self.store)]
+        result: list[dict[str, Any]] = []
+        previous: dict[str, int] = {}
+        texts: dict[str, str] = {}
+        for one in await describe_versions(self.store):
+            # Many versions in a row may have the same totals.
+            if one.summary != previous:
+                previous, texts = one.summary, _texts(one.summary)
+            result.append(_described(one, texts.copy()))
+        return result
 
     def get_version(self) -> dict[str, Any]:
         """The version of this handle, as `versions` describes it."""
         manifest = self.manifest
-        return _described(VersionInfo(manifest.version, manifest.timestamp_ns, summarize(manifest)))
+        info = VersionInfo(manifest.version, manifest.timestamp_ns, summarize(manifest))
+        return _described(info, _texts(info.summary))
 
     async def version_refs(self) -> list[dict[str, int]]:
         """Numbers of all versions, oldest first; reads no manifest."""
@@ -198,12 +207,12 @@ class History(Handle):
         return AsyncDatasetDelta(self, begin_version, end_version)
 
 
-def _described(info: VersionInfo) -> dict[str, Any]:
+def _described(info: VersionInfo, metadata: dict[str, str]) -> dict[str, Any]:
     # Whole microseconds from integers: a float has too few digits for them.
     seconds, rest = divmod(info.timestamp_ns, 1_000_000_000)
     moment = datetime.datetime.fromtimestamp(seconds).replace(microsecond=rest // 1000)
-    return {
-        "version": info.version,
-        "timestamp": moment,
-        "metadata": {name: str(value) for name, value in info.summary.items()},
-    }
+    return {"version": info.version, "timestamp": moment, "metadata": metadata}
+
+
+def _texts(summary: Mapping[str, int]) -> dict[str, str]:
+    return {name: str(value) for name, value in summary.items()}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.errors import InvalidInputError
 
 __all__ = ["InputStream", "read_input"]
@@ -58,6 +59,7 @@ def read_input(data: Any, schema: pa.Schema | None = None) -> InputStream:
     kind = f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
     if kind == "pandas.DataFrame":
         # One thread: pyarrow's converter would otherwise start a pool of its own.
+        arrays.prepare()
         table = pa.Table.from_pandas(data, schema=schema, preserve_index=False, nthreads=1)
         return _of_table(table.replace_schema_metadata(None))
     if kind == "polars.DataFrame":
@@ -92,6 +94,7 @@ def _of_list(data: list[Any], schema: pa.Schema | None) -> InputStream:
 
 
 def _converted(convert: Any, data: Any, schema: pa.Schema | None) -> pa.Table:
+    arrays.prepare()
     try:
         return convert(data, schema=schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, KeyError) as error:
@@ -115,6 +118,7 @@ def _cast_all(batches: Iterator[Any], schema: pa.Schema) -> Iterator[pa.RecordBa
             yield batch
             continue
         try:
+            arrays.compute()
             yield batch.select(schema.names).cast(schema)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError, ValueError) as error:
             raise InvalidInputError(f"a batch does not have the schema that was given: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from pilum import imports
 from pilum.errors import InvalidInputError
 
 __all__ = ["nanoseconds_of", "sanitize_ts", "td_to_micros"]
@@ -27,7 +28,7 @@ def sanitize_ts(ts: Any) -> datetime.datetime:
         except ValueError:
             pass
         try:
-            import pandas
+            pandas = imports.load("pandas")
         except ImportError:
             raise InvalidInputError(f"{ts!r} is no timestamp in ISO form") from None
         try:

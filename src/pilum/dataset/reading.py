@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.dataset.bitmap import Bitmap
 from pilum.dataset.handle import Handle
 from pilum.dataset.scanning import KNOWN_OPTIONS, AsyncLanceScanner, scan_request
@@ -113,7 +114,10 @@ class Reading(Handle):
 
     def get_fragment(self, fragment_id: int) -> AsyncLanceFragment | None:
         """The fragment with this id, or None."""
-        return next((one for one in self.get_fragments() if one.fragment_id == fragment_id), None)
+        from pilum.dataset.fragments import AsyncLanceFragment
+
+        found = self.snapshot.find(fragment_id)
+        return None if found is None else AsyncLanceFragment(self, found)
 
     def fragment_ids(self) -> Bitmap:
         """Ids of the fragments of this version."""
@@ -128,9 +132,7 @@ def row_positions(indices: Any) -> Any:
         OverflowError: one does not fit.
     """
     if isinstance(indices, (pa.Array, pa.ChunkedArray)):
-        indices = (
-            indices.to_numpy(zero_copy_only=False) if isinstance(indices, pa.Array) else indices.to_numpy()
-        )
+        indices = arrays.to_numpy(indices)
     array = np.asarray(indices if len(indices) else [], dtype=None if len(indices) else np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"row positions must be integers, got {array.dtype}")

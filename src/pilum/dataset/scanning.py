@@ -46,13 +46,13 @@ _USED = frozenset(
         "fast_search",
         "disable_scoring_autoprojection",
         "scan_stats_callback",
+        "use_stats",
     }
 )
 # Accepted because they only steer how a read is done, which a scan without indices decides itself.
 _STEERING = frozenset(
     {
         "scan_in_order",
-        "use_stats",
         "use_scalar_index",
     }
 )

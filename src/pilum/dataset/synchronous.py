@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pilum.dataset import core
 from pilum.dataset.display import as_html
+from pilum.dataset.door.evolution import EvolutionDoor
 from pilum.dataset.door.fragments import LanceFragment
 from pilum.dataset.door.history import HistoryDoor
 from pilum.dataset.door.reading import ReadingDoor
@@ -270,7 +271,7 @@ def _suspends(uri: Any, storage_options: Mapping[str, str] | None) -> bool:
     return uri is not None and store_for(uri, storage_options).suspends
 
 
-class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, UnbuiltDataset):
+class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltDataset):
     """One version of a dataset.
 
     Reading never changes it; changing calls move it to the version they commit.  It may be used from many threads,

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from pilum.errors import UnsupportedError
 
-__all__ = ["NotBuilt", "UnbuiltDataset", "UnbuiltFragment"]
+__all__ = ["NotBuilt", "UnbuiltDataset"]
 
 
 class NotBuilt:
@@ -40,21 +40,17 @@ class NotBuilt:
 class UnbuiltDataset:
     """What a dataset does not do yet."""
 
-    add_columns = NotBuilt("adding columns")
-    alter_columns = NotBuilt("altering columns")
     centroids = NotBuilt("vector indices")
     commit_existing_index_segments = NotBuilt("building indices")
     create_index = NotBuilt("building vector indices")
     create_index_uncommitted = NotBuilt("building indices")
     create_scalar_index = NotBuilt("building scalar indices")
-    drop_columns = NotBuilt("dropping columns")
     drop_index = NotBuilt("dropping indices")
     from_pydantic_model = NotBuilt("pydantic")
     get_ivf_model = NotBuilt("vector indices")
     initialize_mem_wal = NotBuilt("the write-ahead log")
     mem_wal_index_details = NotBuilt("the write-ahead log")
     mem_wal_writer = NotBuilt("the write-ahead log")
-    merge = NotBuilt("merging columns")
     merge_existing_index_segments = NotBuilt("building indices")
     merge_index_metadata = NotBuilt("building indices")
     merge_insert = NotBuilt("merge insert")
@@ -64,18 +60,9 @@ class UnbuiltDataset:
     remap_row_addrs = NotBuilt("translating row addresses")
     sql = NotBuilt("SQL queries")
     take_blobs = NotBuilt("reading blobs")
-    update = NotBuilt("updating rows")
     # What a pyarrow dataset has beside what a Lance dataset has.
     filter = NotBuilt("filtered views; pass filter= to a scan")
     join = NotBuilt("joins")
     join_asof = NotBuilt("joins")
     replace_schema = NotBuilt("replacing the schema; see update_schema_metadata and update_field_metadata")
     sort_by = NotBuilt("sorted views")
-
-
-class UnbuiltFragment:
-    """What a fragment does not do yet."""
-
-    merge = NotBuilt("merging columns")
-    merge_columns = NotBuilt("adding columns")
-    update_columns = NotBuilt("updating columns")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.dataset.handle import Handle
 from pilum.dataset.operations import DatasetBasePath
 from pilum.dataset.transactions import base_path_of, stored_base
@@ -230,9 +231,11 @@ class Upkeep(Handle):
         return pa.table(
             [
                 _repeated(self.store.uri, len(found), pa.int32()),
-                pa.array([one.path for one in found], pa.string()),
-                pa.array([one.size for one in found], pa.int64()),
-                pa.array([int((one.modified or 0) * 1_000_000) for one in found], pa.timestamp("us", "UTC")),
+                arrays.from_python([one.path for one in found], pa.string()),
+                arrays.from_python([one.size for one in found], pa.int64()),
+                arrays.from_python([int((one.modified or 0) * 1_000_000) for one in found], pa.int64()).view(
+                    pa.timestamp("us", "UTC")
+                ),
             ],
             schema=_ALL_FILES,
         )
@@ -244,10 +247,14 @@ class Upkeep(Handle):
         found = await tracked_files(self.store, min_version=min_version or 0, progress=progress)
         return pa.table(
             [
-                pa.array([version for version, _ in found], pa.int64()),
-                pa.array([one.uri for _, one in found], pa.string()).cast(_TRACKED.field("base_uri").type),
-                pa.array([one.path for _, one in found], pa.string()),
-                pa.array([one.kind for _, one in found], pa.string()).cast(_TRACKED.field("type").type),
+                arrays.from_python([version for version, _ in found], pa.int64()),
+                arrays.from_python([one.uri for _, one in found], pa.string()).cast(
+                    _TRACKED.field("base_uri").type
+                ),
+                arrays.from_python([one.path for _, one in found], pa.string()),
+                arrays.from_python([one.kind for _, one in found], pa.string()).cast(
+                    _TRACKED.field("type").type
+                ),
             ],
             schema=_TRACKED,
         )
@@ -275,7 +282,9 @@ class Upkeep(Handle):
 
 
 def _repeated(text: str, count: int, index: pa.DataType) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array([0] * count, index), pa.array([text]))
+    return pa.DictionaryArray.from_arrays(
+        arrays.from_python([0] * count, index), arrays.from_python([text], pa.string())
+    )
 
 
 def _stats(result: CleanupResult) -> CleanupStats:

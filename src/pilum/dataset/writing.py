@@ -11,8 +11,6 @@ stays what it was; a killed process leaves unreferenced files that cleanup finds
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as default_of
@@ -20,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pilum.dataset.fragment_metadata import metadata_of
+from pilum.dataset.fragment_writer import FragmentWriter, remove_fragments
 from pilum.dataset.inputs import InputStream, cut_batches
 from pilum.errors import (
     AlreadyExistsError,
@@ -29,25 +27,22 @@ from pilum.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from pilum.file import FileWriter
 from pilum.io import Store
 from pilum.schema import Schema
 from pilum.table import (
     Append,
     CommitLock,
-    DataFile,
     Fragment,
     Manifest,
     NamingScheme,
     Operation,
     Overwrite,
     commit,
-    data_file_name,
     latest_version,
     load_manifest,
 )
 
-__all__ = ["Prepared", "WriteOptions", "prepare", "write", "write_fragments"]
+__all__ = ["Prepared", "WriteOptions", "append_version", "prepare", "write", "write_fragments"]
 
 _RESERVED = frozenset(
     {"_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"}
@@ -136,7 +131,7 @@ async def write(store: Store, data: InputStream, options: WriteOptions) -> Manif
         )
     except (CommitConflictError, AlreadyExistsError, InvalidInputError):
         # These say that the commit certainly did not happen; after any other error it may have.
-        await _remove(store, prepared.fragments)
+        await remove_fragments(store, prepared.fragments)
         raise
 
 
@@ -156,7 +151,7 @@ async def prepare(store: Store, data: InputStream, options: WriteOptions) -> Pre
     if appending:
         assert current is not None
         schema = _matching(current.schema, data.schema)
-        version = _append_version(current, options)
+        version = append_version(current, options)
     else:
         schema = Schema.from_arrow(data.schema)
         version = _VERSIONS[options.data_storage_version or "stable"]
@@ -176,42 +171,22 @@ async def write_fragments(
     options: WriteOptions,
 ) -> list[Fragment]:
     """Write data files without committing; each becomes a fragment whose id the commit assigns."""
-    fragments: list[Fragment] = []
-    writer: FileWriter | None = None
-    rows = 0
-    limits = {} if options.page_bytes is None else {"page_bytes": options.page_bytes}
-
-    async def finish(done: FileWriter) -> None:
-        fragment = await _finish(done)
-        fragments.append(fragment)
-        await _tell(options.progress, "complete", fragment)
-
+    writer = FragmentWriter(
+        store,
+        schema,
+        version,
+        max_rows=options.max_rows_per_file,
+        max_bytes=options.max_bytes_per_file,
+        page_bytes=options.page_bytes,
+        progress=options.progress,
+    )
     try:
         for batch in cut_batches(batches):
-            at = 0
-            while at < batch.num_rows:
-                if writer is None:
-                    await _tell(options.progress, "begin", Fragment(0, (), 0))
-                    writer = await FileWriter.create(
-                        store, "data/" + data_file_name(), schema, version=version, **limits
-                    )
-                    rows = 0
-                taken = min(batch.num_rows - at, options.max_rows_per_file - rows)
-                await writer.write(_conformed(batch.slice(at, taken), schema))
-                at += taken
-                rows += taken
-                if rows == options.max_rows_per_file or writer.position >= options.max_bytes_per_file:
-                    await finish(writer)
-                    writer = None
-        if writer is not None:
-            await finish(writer)
-            writer = None
+            await writer.write(batch)
+        return await writer.finish()
     except BaseException:
-        if writer is not None:
-            await writer.abort()
-        await _remove(store, fragments)
+        await writer.abort()
         raise
-    return fragments
 
 
 async def _current(store: Store) -> Manifest | None:
@@ -221,7 +196,13 @@ async def _current(store: Store) -> Manifest | None:
         return None
 
 
-def _append_version(current: Manifest, options: WriteOptions) -> tuple[int, int]:
+def append_version(current: Manifest, options: WriteOptions) -> tuple[int, int]:
+    """The file format of new files of a table.
+
+    Raises:
+        UnsupportedError: it is not written any more.
+        InvalidInputError: another one is asked for.
+    """
     wanted = options.data_storage_version
     if current.data_version not in _VERSIONS.values():
         version = ".".join(map(str, current.data_version))
@@ -274,44 +255,3 @@ def _same_type(given: pa.DataType, expected: pa.DataType) -> bool:
         return True
     field = Schema.from_arrow(pa.schema([pa.field("x", given)])).fields[0]
     return bool(field.arrow_type.equals(expected))
-
-
-def _conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
-    """Columns in schema order with the stored types; nulls in a required column are refused."""
-    arrays = []
-    for field in schema.fields:
-        column = batch.column(field.name)
-        if isinstance(column, pa.ExtensionArray) and not isinstance(field.arrow_type, pa.BaseExtensionType):
-            column = column.storage
-        if not column.type.equals(field.arrow_type):
-            column = column.cast(field.arrow_type)
-        if column.null_count and not field.nullable:
-            raise InvalidInputError(
-                f"column {field.name!r} is not nullable but holds {column.null_count} nulls"
-            )
-        arrays.append(column)
-    if not arrays:
-        return batch
-    return pa.RecordBatch.from_arrays(arrays, schema=schema.to_arrow())
-
-
-async def _finish(writer: FileWriter) -> Fragment:
-    done = await writer.finish()
-    name = done.path.removeprefix("data/")
-    data_file = DataFile(name, tuple(done.fields), tuple(done.column_indices), done.version, done.size)
-    return Fragment(id=0, files=(data_file,), physical_rows=done.num_rows)
-
-
-async def _tell(progress: Any, what: str, fragment: Fragment) -> None:
-    """Call a progress object; it may answer with an awaitable."""
-    if progress is not None:
-        answer = getattr(progress, what)(metadata_of(fragment))
-        if inspect.isawaitable(answer):
-            await answer
-
-
-async def _remove(store: Store, fragments: list[Fragment]) -> None:
-    for fragment in fragments:
-        for data_file in fragment.files:
-            with contextlib.suppress(Exception):
-                await store.delete("data/" + data_file.path)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding.blocks import (
     Block,
     Bools,
@@ -31,7 +32,7 @@ from pilum.encoding.blocks import (
 )
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
-__all__ = ["from_arrow", "to_arrow"]
+__all__ = ["aligned", "from_arrow", "to_arrow"]
 
 _EMPTY: Bytes = np.empty(0, np.uint8)
 _MAX_I32 = 2**31 - 1
@@ -55,9 +56,9 @@ def from_arrow(array: pa.Array) -> Block:
     if pa.types.is_null(kind):
         return NullBlock(count)
     if pa.types.is_string_view(kind):
-        return from_arrow(array.cast(pa.string()))
+        return from_arrow(arrays.compute().cast(array, pa.string()))
     if pa.types.is_binary_view(kind):
-        return from_arrow(array.cast(pa.binary()))
+        return from_arrow(arrays.compute().cast(array, pa.binary()))
     if _is_variable(kind):
         return _variable_from_arrow(array, 64 if _is_large(kind) else 32)
     if pa.types.is_dictionary(kind):
@@ -111,7 +112,7 @@ def _struct_from_arrow(array: pa.Array) -> StructBlock:
     count, children = len(array), []
     for index, field in enumerate(array.type):
         child = _storage(array.field(index))
-        if child.null_count and (not array.null_count or child.filter(array.is_valid()).null_count):
+        if child.null_count and (not array.null_count or not arrays.valid(child)[arrays.valid(array)].all()):
             raise InvalidInputError(
                 f"member {field.name!r} of a packed struct has nulls, which cannot be stored; fill them, or do"
                 " not pack the struct"
@@ -131,10 +132,10 @@ def _dictionary_from_arrow(array: pa.Array) -> DictionaryBlock:
     if len(words) and int(words.max()) >= max(1, len(dictionary)):
         raise InvalidInputError(f"dictionary index {int(words.max())} is not below {len(dictionary)}")
     if dictionary.null_count:
-        kept = dictionary.is_valid()
-        table = np.cumsum(kept.to_numpy(False)) - 1
+        kept = arrays.valid(dictionary)
+        table = np.cumsum(kept) - 1
         words = np.maximum(table, 0).astype(words.dtype)[words]
-        dictionary = dictionary.filter(kept)
+        dictionary = arrays.take(dictionary, np.flatnonzero(kept))
     items = from_arrow(dictionary)
     return DictionaryBlock(FixedBlock(bits, words.view(np.uint8), len(words)), items, len(words))
 
@@ -225,10 +226,10 @@ def _fixed_to_arrow(block: FixedBlock, kind: pa.DataType, bitmap: Any, nulls: in
     size = (block.count * bits + 7) // 8
     if len(data) < size:
         raise CorruptFileError(f"{block.count} values of {bits} bits need {size} bytes, got {len(data)}")
-    return pa.Array.from_buffers(kind, block.count, [bitmap, _aligned(data[:size], bits // 8)], nulls)
+    return pa.Array.from_buffers(kind, block.count, [bitmap, aligned(data[:size], bits // 8)], nulls)
 
 
-def _aligned(data: npt.NDArray[Any], width: int) -> pa.Buffer:
+def aligned(data: npt.NDArray[Any], width: int) -> pa.Buffer:
     """An Arrow buffer over ``data``; copied only if values would straddle their alignment."""
     if not data.flags.c_contiguous:
         data = np.ascontiguousarray(data)
@@ -258,7 +259,7 @@ def _variable_to_arrow(
             )
         offsets = offsets.astype(np.int32)
     data = block.data[: int(offsets[-1])]
-    buffers = [bitmap, _aligned(offsets, 8 if large else 4), pa.py_buffer(np.ascontiguousarray(data))]
+    buffers = [bitmap, aligned(offsets, 8 if large else 4), pa.py_buffer(np.ascontiguousarray(data))]
     array = pa.Array.from_buffers(kind, block.count, buffers, nulls)
     # ASCII needs no per-value check: one pass of `max` is several times cheaper than Arrow's
     if text and _is_text(kind) and len(data) and int(data.max()) > 127 and not _is_utf8(data, offsets):
@@ -324,8 +325,7 @@ def _dictionary_to_arrow(block: DictionaryBlock, kind: pa.DataType, validity: Bo
     stored = kind.index_type.to_pandas_dtype()
     if block.items.count - 1 > np.iinfo(stored).max:
         raise InvalidInputError(f"a dictionary of {block.items.count} items does not fit a {kind}")
-    indices = pa.array(
-        words.astype(stored, copy=False), kind.index_type, mask=None if validity is None else ~validity
-    )
+    mask = None if validity is None else ~validity
+    indices = arrays.from_numpy(words.astype(stored, copy=False), kind.index_type, mask)
     items = to_arrow(block.items, kind.value_type)
     return pa.DictionaryArray.from_arrays(indices, items, ordered=kind.ordered)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding import levels
 from pilum.encoding.arrow_blocks import to_arrow
 from pilum.encoding.blocks import DictionaryBlock, concat_blocks, pack_bits
@@ -297,7 +298,8 @@ class _Leaf:
         parts = [to_arrow(page.block, kind.value_type, _validity(page)) for page in pages]
         array = parts[0] if len(parts) == 1 else _concat(parts)
         try:
-            return array.dictionary_encode().cast(kind)
+            pc = arrays.compute()
+            return pc.cast(pc.dictionary_encode(array), kind)
         except pa.ArrowInvalid as error:
             raise InvalidInputError(
                 f"field {self.field.name!r}: the values do not fit a {kind}: {error}"

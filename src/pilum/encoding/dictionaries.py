@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pilum import arrays, distinct
 from pilum.encoding.arrow_blocks import from_arrow
 from pilum.encoding.blocks import (
     Block,
@@ -56,9 +57,9 @@ def dictionary_of(block: Block, options: EncodeOptions) -> DictionaryBlock | Non
         return None
     values = _hashable(block)
     # a page may look repetitive at the sampled places only: an eighth of it says so at an eighth of the cost
-    if count >= 8 * _SAMPLED_FROM and len(values.slice(0, count // 8).unique()) > limit:
+    if count >= 8 * _SAMPLED_FROM and len(arrays.compute().unique(values.slice(0, count // 8))) > limit:
         return None
-    encoded = values.dictionary_encode()
+    encoded = arrays.compute().dictionary_encode(values)
     items = from_arrow(encoded.dictionary)
     if items.count > limit:
         return None
@@ -83,7 +84,7 @@ def _too_many(block: Block, count: int, limit: int) -> bool:
     length = min(count, _SAMPLE) // _RANGES
     heads = np.arange(_RANGES) * count // _RANGES
     sample = take_block(block, (heads[:, None] + np.arange(length)).reshape(-1))
-    ratio = len(_hashable(sample).unique()) / sample.count
+    ratio = len(arrays.compute().unique(_hashable(sample))) / sample.count
     return ratio >= _UNIQUE or math.ceil(ratio * count) > limit
 
 
@@ -130,8 +131,8 @@ def unify(parts: Sequence[DictionaryBlock]) -> DictionaryBlock:
         indices = concat_blocks([part.indices for part in parts])
         assert isinstance(indices, FixedBlock)
         return DictionaryBlock(indices, first.items, count)
-    encoded = _hashable(concat_blocks([part.items for part in parts])).dictionary_encode()
-    table = encoded.indices.to_numpy(zero_copy_only=False)
+    encoded = arrays.compute().dictionary_encode(_hashable(concat_blocks([part.items for part in parts])))
+    table = arrays.to_numpy(encoded.indices)
     items = from_arrow(encoded.dictionary)
     if items.count > 1 << (bits - 1):
         raise InvalidInputError(f"{items.count} dictionary entries do not fit indices of {bits} bits")
@@ -151,6 +152,6 @@ def compacted(block: DictionaryBlock) -> DictionaryBlock:
     if block.items.count <= block.count:
         return block
     words = block.indices.words()
-    used, narrow = np.unique(words, return_inverse=True)
+    used, narrow = distinct.unique_inverse(words)
     indices = FixedBlock(block.indices.bits, narrow.astype(words.dtype).view(np.uint8), block.count)
     return DictionaryBlock(indices, take_block(block.items, used.astype(np.int64)), block.count)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pilum import distinct
 from pilum.encoding import levels, registry
 from pilum.encoding.blocks import (
     Block,
@@ -358,7 +359,7 @@ class SparseDecoder(PageDecoder):
         if self._values.ce is None or not len(positions):
             return PageRead([], partial(self._decode, len(rows), entries, positions, np.zeros(0, np.int64)))
         firsts = self._chunk_firsts
-        chunks = np.unique(np.searchsorted(firsts, positions, "right") - 1)
+        chunks = distinct.unique(np.searchsorted(firsts, positions, "right") - 1)
         base = self._source.offsets[1]
         wanted = [(base + int(self._chunk_starts[c]), base + int(self._chunk_starts[c + 1])) for c in chunks]
         return PageRead(wanted, partial(self._decode, len(rows), entries, positions, chunks))

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding import levels
 from pilum.encoding.arrow_blocks import from_arrow
 from pilum.encoding.assembly import assemble
@@ -118,7 +119,9 @@ def _dictionary_nulls(array: pa.Array) -> Bools | None:
     """Slots whose index is null, or points to an item that is (4.8)."""
     if not array.dictionary.null_count:
         return _nulls(array.indices)
-    nulls: Bools = array.dictionary.is_null().take(array.indices).fill_null(True).to_numpy(False)
+    pc = arrays.compute()
+    hidden = pc.take(arrays.from_numpy(~arrays.valid(array.dictionary)), array.indices)
+    nulls: Bools = arrays.to_numpy(pc.fill_null(hidden, arrays.scalar(True)))
     return nulls if nulls.any() else None
 
 
@@ -167,7 +170,7 @@ def _items(values: pa.Array, starts: Ints, sizes: Ints) -> pa.Array:
         return values.slice(low, total)
     ends = np.cumsum(sizes)
     try:
-        return values.take(pa.array(np.repeat(starts - (ends - sizes), sizes) + np.arange(total)))
+        return arrays.take(values, np.repeat(starts - (ends - sizes), sizes) + np.arange(total))
     except pa.ArrowNotImplementedError:  # views: Arrow joins them but does not take from them
         parts = zip(starts.tolist(), sizes.tolist(), strict=True)
         return pa.concat_arrays([values.slice(start, size) for start, size in parts])

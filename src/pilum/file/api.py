@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.file.details import LanceFileMetadata, LanceFileStatistics, describe, statistics_of
 from pilum.file.generic import GenericReader
@@ -103,6 +104,7 @@ def _extended(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The batch with the extension types of ``schema``."""
     if batch.schema.equals(schema):
         return batch
+    arrays.compute()
     return batch.cast(schema)
 
 
@@ -198,7 +200,7 @@ class AsyncLanceFileReader:
             InvalidInputError: (a `ValueError`) out of range, or not strictly increasing.
         """
         if isinstance(indices, pa.Array | pa.ChunkedArray):
-            indices = indices.to_numpy()
+            indices = arrays.to_numpy(indices)
         return await self._results(indices, batch_size, batch_readahead)
 
     async def _results(

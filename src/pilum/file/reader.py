@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding import Decoded, Range, Rows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError
 from pilum.file.in_flight import wait_for
@@ -232,7 +233,7 @@ class FileReader:
         resolved = self._known_projection(projection) or await self._projection(self._schema_of(projection))
         if not len(wanted):
             return pa.RecordBatch.from_arrays(
-                [pa.array([], f.type) for f in resolved.arrow], schema=resolved.arrow
+                [arrays.empty(f.type) for f in resolved.arrow], schema=resolved.arrow
             )
         await self._initialise(resolved, wanted)
         return await self.execute(self.schedule(resolved, wanted))

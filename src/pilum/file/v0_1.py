@@ -15,6 +15,7 @@ begins with the smallest field id of the file's own schema, whatever the table a
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pilum.encoding.v0_1 import Pages, open_column
+from pilum.encoding.v0_1 import Batches, Pages, open_column, page_sizes
 from pilum.encoding.v2_0 import Column
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError, UnsupportedError, located
 from pilum.file.metadata import relocated
@@ -42,6 +43,9 @@ _FOOTER = struct.Struct("<qHH4s")
 _LENGTH = struct.Struct("<I")
 _VERSIONS = {(0, 0), (0, 1), (0, 2)}
 _MAX_ID = 1 << 20
+# Statistics up to this size are fetched in one request.
+_MAX_STATISTICS = 4 << 20
+_STRINGS = frozenset(("string", "binary", "large_string", "large_binary"))
 Ints = npt.NDArray[np.int64]
 
 
@@ -54,17 +58,33 @@ class PageTable:
         entries: int64, (fields, batches, 2).
     """
 
-    __slots__ = ("entries", "ids", "low")
+    __slots__ = ("_ends", "entries", "ids", "low")
 
     def __init__(self, low: int, ids: frozenset[int], entries: Ints) -> None:
         self.low, self.ids, self.entries = low, ids, entries
+        self._ends: Ints | None = None
 
     def find(self, field_id: int) -> Pages | None:
         """The pages of a field, None if the file does not hold it."""
         if field_id not in self.ids:
             return None
         pages = self.entries[field_id - self.low]
-        return Pages(pages[:, 0], pages[:, 1])
+        positions = pages[:, 0]
+        floors = None
+        if self._ends is not None:
+            # Pages do not overlap, so the last of all ends up to a position is that of the page before.
+            floors = np.maximum(self._ends[np.searchsorted(self._ends, positions, "right") - 1], 0)
+        return Pages(positions, pages[:, 1], floors)
+
+    def know_ends(self, schema: Schema) -> None:
+        """Work out where all pages end, which the types in the file's own schema say."""
+        if self._ends is None:
+            ends = [np.zeros(1, np.int64)]
+            for field in schema.walk():
+                if field.id in self.ids:
+                    pages = self.entries[field.id - self.low]
+                    ends.append(pages[:, 0] + page_sizes(field, pages[:, 1]))
+            self._ends = np.sort(np.concatenate(ends))
 
 
 class LegacyMetadata:
@@ -75,25 +95,31 @@ class LegacyMetadata:
         size: its length.
         version: of the footer.
         offsets: first row of each batch, then the number of rows.
+        batches: the same for columns.
         table: where the pages are.
         fields: messages of the embedded schema, flat.
         schema_metadata: of the embedded schema.
+        table_end: where the page table ends; statistics follow.
         statistics: the ``StatisticsMetadata`` message, None without.
+        bounds: the statistics, once they have been read.
         dictionaries: values of dictionary fields that were read so far, by field id.
         projections: resolved projections by identity of their schema.
     """
 
     __slots__ = (
-        "_schema", "dictionaries", "fields", "offsets", "path", "projections", "schema_metadata", "size", "statistics",
-        "table", "version",
+        "_schema", "batches", "bounds", "dictionaries", "fields", "offsets", "path", "projections", "schema_metadata",
+        "size", "statistics", "table", "table_end", "version",
     )  # fmt: skip
 
     def __init__(
         self, path: str, size: int, version: tuple[int, int], offsets: Ints, table: PageTable,
-        fields: Sequence[file_pb2.Field], schema_metadata: Any, statistics: Any,
+        table_end: int, fields: Sequence[file_pb2.Field], schema_metadata: Any, statistics: Any,
     ) -> None:  # fmt: skip
         self.path, self.size, self.version, self.offsets, self.table = path, size, version, offsets, table
         self.fields, self.schema_metadata, self.statistics = fields, schema_metadata, statistics
+        self.table_end = table_end
+        self.bounds: pa.RecordBatch | None = None
+        self.batches = Batches(np.diff(offsets))
         self.dictionaries: dict[int, Any] = {}
         self.projections: dict[int, TreeProjection] = {}
         self._schema: Schema | None = None
@@ -215,16 +241,41 @@ class FileReader01(TreeReader):
         Raises:
             CorruptFileError: the statistics contradict the format.
         """
-        message = self.metadata.statistics
+        metadata = self.metadata
+        message = metadata.statistics
         if message is None:
             return None
+        if metadata.bounds is None:
+            try:
+                metadata.bounds = await self._read_statistics(message)
+            except PilumError as error:
+                raise relocated(error, self.path) from error.__cause__
+            except DAMAGE as error:
+                damaged = CorruptFileError(f"the statistics cannot be used: {type(error).__name__}: {error}")
+                raise relocated(damaged, self.path) from error
+        return metadata.bounds
+
+    async def _read_statistics(self, message: Any) -> pa.RecordBatch:
         schema = Schema.from_proto(message.schema)
         ids = frozenset(node.id for node in schema.walk())
-        table = await self._page_table(message.page_table_position, min(ids), ids, 1)
-        counts = np.array([len(self.metadata.offsets) - 1], np.int64)
-        columns = tuple(open_column(top, table.find, counts, self.metadata.size, {}) for top in schema.fields)
+        if not ids or min(ids) < 0 or max(ids) > _MAX_ID:
+            raise CorruptFileError("the fields of the statistics have no usable ids")
+        count = len(self.metadata.offsets) - 1
+        low, rows = min(ids), max(ids) - min(ids) + 1
+        at = message.page_table_position
+        _check_table(at, rows, 1, self.metadata.size)
+        # The pages lie between the two page tables: one request for all of it.
+        start, end = self.metadata.table_end, at + 16 * rows
+        reader = self
+        if self._body is None and start <= at and end - start <= _MAX_STATISTICS:
+            (data,) = await self._fetch([(start, end)], who="statistics")
+            reader = FileReader01(_Part(self.store, start, data), self.path, self.metadata, None, None, None)
+        (data,) = await reader._fetch([(at, end)], who="statistics")
+        table = PageTable(low, ids, _entries(data, rows, 1))
+        whole = Batches(np.array([count], np.int64))
+        columns = tuple(open_column(top, table.find, whole, self.metadata.size, {}) for top in schema.fields)
         projection = TreeProjection(schema, schema.to_arrow(), columns, None)
-        return await self.execute(self.schedule(projection, range(int(counts[0]))))
+        return await reader.execute(reader.schedule(projection, range(count)))
 
     # -- columns -----------------------------------------------------------------------------------------
 
@@ -237,16 +288,24 @@ class FileReader01(TreeReader):
             for node in top.walk():
                 if node.logical_type.startswith("dict:") and node.id in table.ids:
                     await self._load_dictionary(node.id, node.arrow_type.value_type)
-        counts = np.diff(metadata.offsets)
+        self._learn_ends(schema)
         columns = []
         for top in schema.fields:
             try:
-                columns.append(open_column(top, table.find, counts, metadata.size, metadata.dictionaries))
+                columns.append(
+                    open_column(top, table.find, metadata.batches, metadata.size, metadata.dictionaries)
+                )
             except PilumError as error:
                 raise relocated(error, self.path, repr(top.name)) from None
             except DAMAGE as error:
                 raise self._damaged(error, top.name) from error
         return tuple(columns)
+
+    def _learn_ends(self, schema: Schema) -> None:
+        """Let strings be read with their positions, if the file's own schema is in order."""
+        if any(node.logical_type in _STRINGS for top in schema.fields for node in top.walk()):
+            with contextlib.suppress(PilumError):
+                self.metadata.table.know_ends(self.metadata.schema)
 
     async def _load_dictionary(self, field_id: int, kind: Any) -> None:
         """Read the values of a dictionary field; each file carries its own copy (B.5)."""
@@ -263,17 +322,29 @@ class FileReader01(TreeReader):
             raise CorruptFileError(f"{self.path}: a dictionary of {length} values")
         pages = Pages(np.array([message.dictionary.offset], np.int64), np.array([length], np.int64))
         field = Schema.from_arrow(pa.schema([pa.field("values", kind)])).fields[0]
-        column = open_column(field, lambda number: pages, pages.lengths, metadata.size, {})
+        column = open_column(field, lambda number: pages, Batches(pages.lengths), metadata.size, {})
         schema = Schema((field,), {})
         projection = TreeProjection(schema, schema.to_arrow(), (column,), None)
         batch = await self.execute(self.schedule(projection, range(length)))
         metadata.dictionaries[field_id] = batch.column(0)
 
-    async def _page_table(self, position: int, low: int, ids: frozenset[int], batches: int) -> PageTable:
-        rows = max(ids) - low + 1
-        _check_table(position, rows, batches, self.metadata.size)
-        (data,) = await self._fetch([(position, position + 16 * rows * batches)], who="metadata")
-        return PageTable(low, ids, _entries(data, rows, batches))
+
+class _Part(Store):
+    """A store that has a part of one object in memory, and the rest where it lies."""
+
+    def __init__(self, store: Store, start: int, data: Bytes) -> None:
+        super().__init__(store.uri)
+        self.suspends, self.block_size = store.suspends, store.block_size
+        self._store, self._start, self._data = store, start, data
+
+    async def get(self, path: str, start: int, end: int, *, who: str = "") -> Bytes:
+        low, high = start - self._start, end - self._start
+        if 0 <= low <= high <= len(self._data):
+            return self._data[low:high]
+        return await self._store.get(path, start, end, who=who)
+
+    async def get_ranges(self, path: str, ranges: Sequence[tuple[int, int]], *, who: str = "") -> list[Bytes]:
+        return [await self.get(path, start, end, who=who) for start, end in ranges]
 
 
 async def _load(
@@ -328,7 +399,7 @@ async def _load(
     else:
         ids = frozenset(number for number in fields if number >= 0)
     if not ids:
-        entries, low = np.zeros((0, batches, 2), np.int64), 0
+        entries, low, table_end = np.zeros((0, batches, 2), np.int64), 0, 0
     else:
         low = min(ids)
         rows = max(ids) - low + 1
@@ -337,11 +408,11 @@ async def _load(
         table_at = message.page_table_position
         _check_table(table_at, rows, batches, size)
         (data,) = await pieces([(table_at, table_at + 16 * rows * batches)])
-        entries = _entries(data, rows, batches)
+        entries, table_end = _entries(data, rows, batches), table_at + 16 * rows * batches
     statistics = message.statistics if message.HasField("statistics") else None
     return LegacyMetadata(
-        path, size, (major, minor), offsets, PageTable(low, ids, entries), list(embedded.fields),
-        dict(embedded.schema_metadata), statistics,
+        path, size, (major, minor), offsets, PageTable(low, ids, entries), table_end,
+        list(embedded.fields), dict(embedded.schema_metadata), statistics,
     )  # fmt: skip
 
 

@@ -17,14 +17,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pilum.io.buffers import Bytes, allocate
 from pilum.jit import Kernel
 
-__all__ = ["read_files"]
+__all__ = ["Stack", "read_files", "read_stack"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 _ALIGN = 64
@@ -51,21 +51,88 @@ def read_files(
     kernel = _KERNEL.get(sum(sizes)) if sys.platform == "linux" else None
     if kernel is None:
         return None
-    names = b"\0".join(paths) + b"\0"
+    names = np.frombuffer(b"\0".join(paths) + b"\0", np.uint8)
     wanted = np.array(sizes, np.int64)
     space = (wanted + (_ALIGN - 1)) & -_ALIGN
     targets = np.cumsum(space) - space
-    ends = np.cumsum(np.fromiter(map(len, paths), np.int64, len(paths)) + 1)
-    begins = np.concatenate([ends[:1] * 0, ends[:-1]])
     out = allocate(int(space.sum()))
     got = np.empty(len(paths), np.int64)
-    kernel(np.frombuffer(names, np.uint8), begins, np.array(starts, np.int64), wanted, out, targets, got)
+    kernel(names, _begins(names), np.array(starts, np.int64), wanted, out, targets, got)
     if bool((got == wanted).all()):
         return [out[at : at + size] for at, size in zip(targets.tolist(), sizes, strict=True)]
     return [
         out[at : at + size] if done == size else None
         for at, size, done in zip(targets.tolist(), sizes, got.tolist(), strict=True)
     ]
+
+
+class Stack(NamedTuple):
+    """Pieces of equal size in one piece of memory: piece i begins at ``i * stride``.
+
+    Attributes:
+        memory: all of it.
+        stride: bytes from one piece to the next, a multiple of 64.
+        size: bytes of a piece.
+        pieces: their number.
+    """
+
+    memory: Bytes
+    stride: int
+    size: int
+    pieces: int
+
+    def piece(self, number: int) -> Bytes:
+        """One of the pieces, a view."""
+        return self.memory[number * self.stride : number * self.stride + self.size]
+
+    def matrix(self) -> Any:
+        """All pieces as the rows of a matrix, a view."""
+        return self.memory.reshape(self.pieces, self.stride)[:, : self.size]
+
+    @classmethod
+    def of(cls, pieces: Sequence[Bytes]) -> Stack:
+        """Copy pieces of equal size together."""
+        size = len(pieces[0])
+        stride = (size + (_ALIGN - 1)) & -_ALIGN
+        stack = cls(allocate(stride * len(pieces)), stride, size, len(pieces))
+        for row, piece in zip(stack.matrix(), pieces, strict=True):
+            row[:] = piece
+        return stack
+
+
+def read_stack(paths: bytes, count: int, start: int, end: int) -> Stack | None:
+    """Bytes ``[start, end)`` of each of many files.
+
+    Args:
+        paths: encoded names of existing files, each ended by a zero byte.
+        count: number of names.
+        start, end: the range, not empty; the caller has bounded the sum of all.
+
+    Returns:
+        None if there is no compiled loop, or a file could not be read whole.
+    """
+    size = end - start
+    kernel = _KERNEL.get(size * count) if sys.platform == "linux" else None
+    if kernel is None:
+        return None
+    names = np.frombuffer(paths, np.uint8)
+    begins = _begins(names)
+    if len(begins) != count:  # a zero byte within a name
+        return None
+    stride = (size + (_ALIGN - 1)) & -_ALIGN
+    out = allocate(stride * count)
+    got = np.empty(count, np.int64)
+    sizes, targets = np.full(count, size, np.int64), np.arange(0, stride * count, stride, dtype=np.int64)
+    kernel(names, begins, np.full(count, start, np.int64), sizes, out, targets, got)
+    return Stack(out, stride, size, count) if bool((got == size).all()) else None
+
+
+def _begins(names: Bytes) -> Any:
+    """Where each of some names begins, all of them ended by zero bytes."""
+    ends = np.flatnonzero(names == 0)
+    begins = np.zeros(len(ends), np.int64)
+    np.add(ends[:-1], 1, out=begins[1:])
+    return begins
 
 
 def read_files_numba(

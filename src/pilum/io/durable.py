@@ -24,9 +24,10 @@ import errno
 import os
 from collections.abc import Sequence
 
+from pilum import imports
 from pilum.errors import StoreError
 
-__all__ = ["HIDDEN", "TemporaryFile", "put_if_absent"]
+__all__ = ["HIDDEN", "TemporaryFile", "is_temporary", "put_if_absent"]
 
 HIDDEN = ".pilum-"
 _LOCK = HIDDEN + "lock"
@@ -43,6 +44,11 @@ _NO_LINKS = {
     errno.EACCES,
 }
 _MOST_BUFFERS = 1024  # IOV_MAX on Linux and macOS
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is one that was not finished, by its name."""
+    return name.startswith(HIDDEN) and name.endswith(".tmp")
 
 
 class TemporaryFile:
@@ -145,7 +151,7 @@ def put_if_absent(temporary: str, path: str) -> None:
 
 
 def _rename_in_turn(temporary: str, path: str) -> None:
-    import fcntl
+    fcntl = imports.load("fcntl")
 
     descriptor = os.open(os.path.join(os.path.dirname(path), _LOCK), os.O_RDWR | os.O_CREAT, 0o666)
     try:

@@ -19,11 +19,11 @@ from typing import Any, NoReturn, TypeVar
 from pilum import config, turns
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StoreError
 from pilum.io import durable
-from pilum.io.batch import read_files
+from pilum.io.batch import Stack, read_files, read_stack
 from pilum.io.buffers import EMPTY, Bytes, allocate
 from pilum.io.ranges import Range, assemble, check_range, merge_ranges, split_range
 from pilum.io.runtime import LoopRuntime, current_runtime
-from pilum.io.store import Infos, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted
+from pilum.io.store import Infos, Leftovers, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted
 from pilum.io.tracing import TRACE, Request
 
 __all__ = ["LocalStore"]
@@ -117,6 +117,26 @@ class LocalStore(Store):
                 self.stats.note_read(end - start)
             pieces.append(piece)
         return pieces
+
+    async def get_stack(self, paths: Sequence[str], start: int, end: int, *, who: str = "") -> Stack:
+        total = (end - start) * len(paths)
+        if start >= 0 and 0 < total <= _BATCH and TRACE.get() is None:
+            if total > _LARGE and isinstance(current_runtime(), LoopRuntime):
+                stack = await current_runtime().offload(self._get_stack, paths, start, end)
+            else:
+                stack = self._get_stack(paths, start, end)
+            if stack is not None:
+                return stack
+        return await super().get_stack(paths, start, end, who=who)
+
+    def _get_stack(self, paths: Sequence[str], start: int, end: int) -> Stack | None:
+        joined = ("\0" + self._prefix).join(paths)
+        if ".." in joined:
+            return None
+        stack = read_stack(os.fsencode(f"{self._prefix}{joined}\0"), len(paths), start, end)
+        if stack is not None:
+            self.stats.note_reads(end - start, len(paths))
+        return stack
 
     async def get_all(self, path: str, *, who: str = "") -> Bytes:
         # The size is known only once the file is open; what is read whole is small (manifests, deletions).
@@ -240,6 +260,21 @@ class LocalStore(Store):
 
     async def list(self, prefix: str) -> Infos:
         return await self._off_loop(self._list, prefix)
+
+    async def leftovers(self, folder: str) -> Leftovers:
+        return await self._off_loop(self._leftovers, folder.strip("/"))
+
+    def _leftovers(self, folder: str) -> Leftovers:
+        found = []
+        for where, _, names in os.walk(self._locate(folder)):
+            for name in names:
+                if durable.is_temporary(name):
+                    path = os.path.join(where, name)
+                    with contextlib.suppress(OSError):  # finished meanwhile
+                        status = os.stat(path)
+                        key = os.path.relpath(path, self.uri).replace(os.sep, "/")
+                        found.append((ObjectInfo(key, status.st_size), status.st_mtime))
+        return sorted(found)
 
     async def list_names(self, folder: str) -> Names:
         return await self._off_loop(self._list_names, folder.strip("/"))

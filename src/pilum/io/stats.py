@@ -51,6 +51,11 @@ class _Counter:
         if len(self._pending) > _FOLD_AT:
             self.totals()
 
+    def add_many(self, size: int, times: int) -> None:
+        self._pending.extend([size] * times)
+        if len(self._pending) > _FOLD_AT:
+            self.totals()
+
     def totals(self, *, reset: bool = False) -> tuple[int, int]:
         with _folding:
             while self._pending:
@@ -65,13 +70,14 @@ class _Counter:
 class IoStats:
     """Counters of one store object.  HEAD and LIST requests are not reads."""
 
-    __slots__ = ("_reads", "_writes", "note_read", "note_write")
+    __slots__ = ("_reads", "_writes", "note_read", "note_reads", "note_write")
 
     def __init__(self) -> None:
         self._reads = _Counter()
         self._writes = _Counter()
         # Bound once: `stats.note_read(size)` is then one call.
         self.note_read = self._reads.add
+        self.note_reads = self._reads.add_many
         self.note_write = self._writes.add
 
     @property

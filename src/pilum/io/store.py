@@ -16,6 +16,7 @@ import numpy as np
 
 from pilum import config
 from pilum.errors import StoreError
+from pilum.io.batch import Stack
 from pilum.io.buffers import EMPTY, Bytes
 from pilum.io.ranges import Range, assemble, check_range, plan_requests
 from pilum.io.runtime import cancel_and_wait
@@ -42,6 +43,7 @@ class ObjectInfo(NamedTuple):
 
 # Inside a store `list` is its method.
 Infos: TypeAlias = list[ObjectInfo]
+Leftovers = list[tuple[ObjectInfo, float]]
 Names: TypeAlias = list[str]
 Pieces: TypeAlias = list[Bytes]
 Wanted: TypeAlias = tuple[str, int, int]
@@ -144,6 +146,16 @@ class Store:
             return [await self.get(path, start, end, who=who) for path, start, end in requests]
         return await _together([self.get(path, start, end, who=who) for path, start, end in requests])
 
+    async def get_stack(self, paths: Sequence[str], start: int, end: int, *, who: str = "") -> Stack:
+        """The same bytes ``[start, end)`` of each of several objects, in one piece of memory; errors as for `get`.
+
+        Args:
+            paths: keys, at least one.
+            start, end: byte range, not empty.
+            who: what the bytes are for.
+        """
+        return Stack.of(await self.get_many([(path, start, end) for path in paths], who=who))
+
     async def get_all(self, path: str, *, who: str = "") -> Bytes:
         """A whole object."""
         return await self._request(path, 0, None, who)
@@ -190,6 +202,12 @@ class Store:
         below = folder.rstrip("/") + "/"
         rests = [info.path[len(below) :] for info in await self.list(folder)]
         return [rest for rest in rests if "/" not in rest]
+
+    async def leftovers(self, folder: str) -> Leftovers:
+        """Files below a folder that were never finished and that listings hide; with the time of their last
+        change, seconds since the epoch.  A store on which objects appear whole has none.
+        """
+        return []
 
     async def _fetch(self, path: str, start: int, end: int | None) -> Any:
         """Make one request: bytes ``[start, end)``, or up to the end when ``end`` is None."""

@@ -6,8 +6,9 @@ import the stand-ins from here.  A name that was used once is kept, and costs wh
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from pilum import imports
 
 __all__ = ["file_pb2", "table_pb2", "wire"]
 
@@ -24,7 +25,7 @@ else:
             self._module = module
 
         def __getattr__(self, name: str) -> Any:
-            value = getattr(importlib.import_module(self._module), name)
+            value = getattr(imports.load(self._module), name)
             setattr(self, name, value)
             return value
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilum import arrays
 from pilum.errors import InvalidInputError
 from pilum.query import list_functions as kernels
 from pilum.query.coercion import cast, common_type, is_list, is_number, is_string, logical_type, try_fit
@@ -55,7 +56,7 @@ def _same_list(argument: Bound, lists: Bound, name: str) -> Bound:
     if isinstance(argument, Constant):
         value = argument.value
         if value is None or not value:
-            return Constant(pa.scalar(value, target))
+            return Constant(arrays.scalar(value, target))
         fitted = try_fit(argument, target)
         if fitted is not None:
             return Constant(fitted)
@@ -77,14 +78,14 @@ def make_array(*args: Bound) -> Bound:
         values = [cast(argument, type_) for argument in args]
         items = [value.value for value in values if isinstance(value, Constant)]
         literal = all(argument.literal for argument in args if isinstance(argument, Constant))
-        return Constant(pa.scalar(items, pa.list_(type_)), literal=literal)
+        return Constant(arrays.scalar(items, pa.list_(type_)), literal=literal)
     width = len(args)
 
     def kernel(*operands: Any) -> Any:
         columns = broadcast(*operands)
         rows = len(columns[0])
         order = np.arange(rows * width).reshape(width, rows).T.reshape(-1)
-        flat = pa.concat_arrays(columns).take(pa.array(order))
+        flat = pa.concat_arrays(columns).take(arrays.from_numpy(order))
         return pa.ListArray.from_arrays(np.arange(0, rows * width + 1, width, dtype=np.int32), flat)
 
     return apply("make_array", tuple(cast(argument, type_) for argument in args), pa.list_(type_), kernel)
@@ -125,9 +126,9 @@ def _has_several(
             return per_value(name, pa.bool_(), lambda a, b: test(set(a), set(b)), lists, wanted)
         if wanted.value is None:
             return null(pa.bool_())
-        scalars = [pa.scalar(value, _item_type(lists)) for value in wanted.value]
+        scalars = [arrays.scalar(value, _item_type(lists)) for value in wanted.value]
         if name == "array_has_any" and not scalars:
-            return Constant(pa.scalar(False))
+            return Constant(arrays.scalar(False))
         return apply(name, (lists,), pa.bool_(), lambda values: kernel(values, scalars))
 
     return Function(build, 2)
@@ -185,10 +186,10 @@ def _euclidean(left: Any, right: Any) -> Any:
         kernels.Lists(side.starts[rows], side.lengths[rows], side.values, side.valid[rows]).flatten()
         for side in (a, b)
     ]
-    difference = pc.subtract(flat[0][1], flat[1][1]).to_numpy(zero_copy_only=False)
+    difference = arrays.to_numpy(pc.subtract(flat[0][1], flat[1][1]))
     out = np.zeros(len(valid))
     out[rows] = np.sqrt(np.bincount(flat[0][0], difference**2, minlength=len(rows))[: len(rows)])
-    return pa.array(out, mask=~valid)
+    return arrays.from_numpy(out, mask=~valid)
 
 
 # --- making other lists ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pilum import imports
+from pilum import arrays, imports
 from pilum.errors import ExecutionError, InvalidInputError
 from pilum.query import operators
 from pilum.query.coercion import cast, fit_literal, logical_type
@@ -326,7 +326,7 @@ def _literal(literal: Literal) -> Constant:
     value, type_ = literal.value, literal.type
     if type_ is None and isinstance(value, int) and not isinstance(value, bool) and value >= 1 << 63:
         type_ = pa.uint64()
-    return Constant(pa.scalar(value, type_), literal=literal.type is None)
+    return Constant(arrays.scalar(value, type_), literal=literal.type is None)
 
 
 def _beside(bound: Bound, column: FieldRef) -> Bound:

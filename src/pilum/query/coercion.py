@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilum import arrays
 from pilum.errors import InvalidInputError
 from pilum.query.expressions import Apply, Bound, Constant, fold
 from pilum.query.vectors import per_distinct
@@ -177,7 +178,7 @@ def try_fit(constant: Constant, target: pa.DataType) -> pa.Scalar | None:
     """As `fit_literal`, but None where the literal does not fit."""
     source, value = constant.type, constant.value
     if value is None:
-        return pa.scalar(None, target)
+        return arrays.scalar(None, target)
     if source == target:
         return constant.scalar
     allowed = (
@@ -190,7 +191,7 @@ def try_fit(constant: Constant, target: pa.DataType) -> pa.Scalar | None:
         return _converted(value, target)
     if is_list(source) and is_list(target):
         item = logical_type(target.value_type)
-        items = [try_fit(Constant(pa.scalar(each, source.value_type)), item) for each in value]
+        items = [try_fit(Constant(arrays.scalar(each, source.value_type)), item) for each in value]
         if any(each is None for each in items):
             return None
         return _converted([each.as_py() for each in items if each is not None], pa.list_(item))
@@ -205,11 +206,11 @@ def _converted(value: Any, target: pa.DataType) -> pa.Scalar | None:
         elif types.is_float32(target):
             with np.errstate(over="ignore"):
                 value = np.float32(value)
-        return pa.scalar(value if not isinstance(value, int) else float(value), target)
+        return arrays.scalar(value if not isinstance(value, int) else float(value), target)
     if types.is_decimal(target):
         value = decimal.Decimal(value)
     try:
-        return pa.scalar(value, target)
+        return arrays.scalar(value, target)
     except (pa.ArrowInvalid, OverflowError, pa.ArrowTypeError):
         return None
 
@@ -227,7 +228,7 @@ def cast(bound: Bound, target: pa.DataType, *, optional: bool = False) -> Bound:
     if source == target:
         return bound
     if types.is_null(source):
-        return Constant(pa.scalar(None, target))
+        return Constant(arrays.scalar(None, target))
     kernel = cast_kernel(source, target, optional=optional)
     return fold(Apply(f"{'try_' if optional else ''}cast to {target}", (bound,), target, kernel))
 
@@ -249,7 +250,7 @@ def cast_kernel(source: pa.DataType, target: pa.DataType, *, optional: bool = Fa
 
 def _one(kernel: Callable[[Any], Any], value: Any, source: pa.DataType) -> Any:
     try:
-        return kernel(pa.array([value], source))[0].as_py()
+        return kernel(arrays.from_python([value], source))[0].as_py()
     except pa.ArrowInvalid:
         return None
 
@@ -261,7 +262,7 @@ def _cast_kernel(source: pa.DataType, target: pa.DataType) -> Callable[[Any], An
         if is_string(source):
             return lambda values: per_distinct(_parse_boolean, pa.bool_(), values)
         if is_number(source):
-            zero = pa.scalar(0, pa.int8()).cast(source)
+            zero = arrays.scalar(0, pa.int8()).cast(source)
             return lambda values: pc.not_equal(values, zero)
     if types.is_integer(source) and types.is_floating(target):
         return lambda values: pc.cast(values, target, safe=False)  # rounded to the nearest
@@ -288,7 +289,7 @@ def _cast_kernel(source: pa.DataType, target: pa.DataType) -> Callable[[Any], An
     if is_number(target) and is_string(source):
         return lambda values: pc.cast(_view(values), target)
     try:
-        pa.array([], source).cast(target)
+        arrays.empty(source).cast(target)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         raise InvalidInputError(f"{source} cannot be converted to {target}") from None
     return lambda values: pc.cast(values, target)
@@ -322,7 +323,7 @@ def _to_timestamp(source: pa.DataType, target: pa.DataType) -> Callable[[Any], A
         if factor == 0:
             return lambda values: values.cast(pa.int64()).cast(target)
         if factor > 0:
-            scale = pa.scalar(1000**factor, pa.int64())
+            scale = arrays.scalar(1000**factor, pa.int64())
             return lambda values: pc.multiply_checked(values.cast(pa.int64()), scale).cast(target)
         plain = pa.timestamp(source.unit)
         return lambda values: (
@@ -349,7 +350,7 @@ def _to_text(source: pa.DataType, target: pa.DataType) -> Callable[[Any], Any]:
     if types.is_fixed_size_binary(source):
         return lambda values: pc.cast(pc.cast(values, pa.binary()), target)
     try:
-        pa.array([], source).cast(target)
+        arrays.empty(source).cast(target)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         raise InvalidInputError(f"{source} cannot be converted to text") from None
     return lambda values: pc.cast(values, target)

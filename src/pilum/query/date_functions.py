@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilum import arrays
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.query.coercion import cast, is_string
 from pilum.query.expressions import Bound, Constant
@@ -127,10 +128,10 @@ def _date_bin(interval: Bound, argument: Bound, origin: Bound | None = None) -> 
         start = bound.scalar.value or 0
 
     def kernel(values: Any) -> Any:
-        count = pc.fill_null(values.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+        count = arrays.filled(values.cast(pa.int64()))
         binned = np.floor_divide(count - start, length) * length + start
-        mask = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
-        return pa.array(binned, pa.int64(), mask=mask).cast(values.type)
+        mask = ~arrays.valid(values) if values.null_count else None
+        return arrays.from_numpy(binned, pa.int64(), mask).cast(values.type)
 
     return apply("date_bin", (value,), value.type, kernel)
 
@@ -163,11 +164,11 @@ def _to_timestamp(name: str, unit: str, integers: str) -> Function:
             scale = float(_PER_SECOND[unit] // _PER_SECOND[integers])
 
             def kernel(values: Any) -> Any:
-                count = values.to_numpy(zero_copy_only=False) * scale
+                count = arrays.to_numpy(values) * scale
                 with np.errstate(invalid="ignore"):  # NaN counts as 0, infinity as the last moment
                     count = np.clip(np.nan_to_num(count), -_LATEST, _LATEST).astype(np.int64)
-                mask = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
-                return pa.array(count, pa.int64(), mask=mask).cast(target)
+                mask = ~arrays.valid(values) if values.null_count else None
+                return arrays.from_numpy(count, pa.int64(), mask).cast(target)
 
             return apply(
                 name,
@@ -210,11 +211,11 @@ def _make_date(year: Bound, month: Bound, day: Bound) -> Bound:
 
 def _now() -> Bound:
     # One moment for the whole query, as in SQL.
-    return Constant(pa.scalar(datetime.datetime.now(datetime.UTC), pa.timestamp("ns", "UTC")))
+    return Constant(arrays.scalar(datetime.datetime.now(datetime.UTC), pa.timestamp("ns", "UTC")))
 
 
 def _today() -> Bound:
-    return Constant(pa.scalar(datetime.datetime.now(datetime.UTC).date(), pa.date32()))
+    return Constant(arrays.scalar(datetime.datetime.now(datetime.UTC).date(), pa.date32()))
 
 
 def _from_unixtime(argument: Bound) -> Bound:

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.query.type_names import sql_type, type_name
 
 __all__ = [
@@ -108,6 +109,8 @@ class Constant:
 
     @property
     def value(self) -> Any:
+        if pa.types.is_temporal(self.scalar.type):
+            arrays.prepare()  # a time of nanoseconds becomes one of pandas
         return self.scalar.as_py()
 
 
@@ -133,6 +136,7 @@ class Apply:
         type: the Arrow type of the result.
         kernel: maps the evaluated operands (arrays or scalars, at least one an array) to an array.
         volatile: the kernel is called with the number of rows and its value must not be folded or cached.
+        items: of IN: the constants that the operand is looked up among.
     """
 
     name: str
@@ -140,6 +144,7 @@ class Apply:
     type: pa.DataType
     kernel: Callable[..., Any]
     volatile: bool = False
+    items: tuple[Constant, ...] = ()
 
 
 Bound: TypeAlias = FieldRef | Constant | Junction | Apply

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache
+from types import CoroutineType
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,15 @@ async def gather(awaitables: Sequence[Awaitable[Any]], *, suspends: bool) -> lis
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
-    return [await one for one in awaitables]
+    results: list[Any] = []
+    try:
+        for one in awaitables:
+            results.append(await one)
+    finally:
+        for one in awaitables[len(results) :]:
+            if isinstance(one, CoroutineType):
+                one.close()
+    return results
 
 
 async def _as_coroutine(awaitable: Awaitable[Any]) -> Any:

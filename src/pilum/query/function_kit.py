@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.query.coercion import cast, is_binary, is_number, is_string
 from pilum.query.expressions import Apply, Bound, Constant, fold
@@ -63,7 +64,7 @@ def apply(name: str, args: tuple[Bound, ...], type_: pa.DataType, kernel: Callab
 
 def null(type_: pa.DataType) -> Constant:
     """The null of a type."""
-    return Constant(pa.scalar(None, type_))
+    return Constant(arrays.scalar(None, type_))
 
 
 def text(argument: Bound, name: str) -> Bound:

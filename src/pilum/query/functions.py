@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilum import arrays
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.query import operators
 from pilum.query.array_functions import ARRAY_FUNCTIONS
@@ -42,6 +43,7 @@ def bind_function(name: str, args: Sequence[Bound]) -> Bound:
     """
     function = _FUNCTIONS.get(name) or (_FUNCTIONS.get(name.lower()) if name.lower() != "is_valid" else None)
     if function is not None:
+        arrays.prepare()  # many hand Python values to Arrow
         return function.bind(name, list(args))
     if name.lower() in _AGGREGATES:
         raise UnsupportedError(f"the aggregate {name}(…) in a filter or a computed column")
@@ -97,7 +99,7 @@ def _coalesced(values: Sequence[Any], type_: pa.DataType) -> Any:
 
 def _nullif(value: Bound, other: Bound) -> Bound:
     left, right = operators.unify("nullif", value, other)
-    nothing = pa.scalar(None, left.type)
+    nothing = arrays.scalar(None, left.type)
 
     def kernel(a: Any, b: Any) -> Any:
         a, b = broadcast(a, b)
@@ -196,7 +198,7 @@ def _arrow_cast(value: Bound, target: Bound) -> Bound:
 
 
 def _arrow_typeof(value: Bound) -> Bound:
-    return Constant(pa.scalar(type_name(value.type)))
+    return Constant(arrays.scalar(type_name(value.type)))
 
 
 def _length_of_anything(value: Bound) -> Bound:

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from pilum import imports
 
 if TYPE_CHECKING:
+    from pilum.io import Bytes
     from pilum.query.binding import BoundExpression, BoundFilter
+    from pilum.query.snapshot import Snapshot
+    from pilum.query.units import UnitGroup
     from pilum.schema import Schema
 
-__all__ = ["parse_filter", "parse_projection", "split_filter"]
+__all__ = ["bounded_columns", "parse_filter", "parse_projection", "prune", "split_filter"]
 
 _BINDING = "pilum.query.binding"
+_PRUNING = "pilum.query.pruning"
 
 
 def parse_filter(filter: Any, schema: Schema, *, distance: bool = False) -> BoundFilter:
@@ -34,4 +38,18 @@ def split_filter(bound: BoundFilter) -> tuple[BoundFilter, ...]:
 def parse_projection(columns: Mapping[str, str], schema: Schema) -> list[BoundExpression]:
     """See `pilum.query.binding.parse_projection`."""
     found: list[BoundExpression] = imports.load(_BINDING).parse_projection(columns, schema)
+    return found
+
+
+def bounded_columns(node: Any) -> tuple[str, ...]:
+    """See `pilum.query.pruning.bounded_columns`."""
+    found: tuple[str, ...] = imports.load(_PRUNING).bounded_columns(node)
+    return found
+
+
+async def prune(
+    snapshot: Snapshot, group: UnitGroup, node: Any, schema: Schema, bodies: dict[str, Bytes]
+) -> UnitGroup | None:
+    """See `pilum.query.pruning.prune`."""
+    found: UnitGroup | None = await imports.load(_PRUNING).prune(snapshot, group, node, schema, bodies)
     return found

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilum import arrays, distinct
 from pilum.query.vectors import broadcast, mask_to_array, validity
 
 __all__ = [
@@ -53,7 +54,7 @@ class Lists:
             starts = (np.arange(len(array), dtype=np.int64) + array.offset) * size
             lengths = np.full(len(array), size, dtype=np.int64)
         else:
-            offsets = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+            offsets = arrays.to_numpy(array.offsets).astype(np.int64)
             starts, lengths = offsets[:-1], np.diff(offsets)
         return cls(starts, np.where(valid, lengths, 0), array.values, valid)
 
@@ -62,7 +63,7 @@ class Lists:
         rows = np.repeat(np.arange(len(self.starts)), self.lengths)
         ends = np.cumsum(self.lengths)
         within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - self.lengths, self.lengths)
-        return rows, self.values.take(pa.array(np.repeat(self.starts, self.lengths) + within))
+        return rows, arrays.take(self.values, np.repeat(self.starts, self.lengths) + within)
 
 
 def _same(a: Any, b: Any) -> npt.NDArray[np.bool_]:
@@ -71,7 +72,7 @@ def _same(a: Any, b: Any) -> npt.NDArray[np.bool_]:
     result = pc.or_(result, pc.and_(pc.is_null(a), pc.is_null(b)))
     if pa.types.is_floating(a.type):
         result = pc.or_(result, pc.fill_null(pc.and_(pc.is_nan(a), pc.is_nan(b)), False))
-    mask: npt.NDArray[np.bool_] = result.to_numpy(zero_copy_only=False)
+    mask: npt.NDArray[np.bool_] = arrays.to_numpy(result)
     return mask
 
 
@@ -85,14 +86,14 @@ def lists_equal(left: Any, right: Any) -> Any:
             Lists(s.starts[rows], s.lengths[rows], s.values, s.valid[rows]).flatten() for s in (left, right)
         ]
         differs = ~_same(pick[0][1], pick[1][1])
-        result[rows[np.unique(pick[0][0][differs])]] = False
+        result[rows[distinct.unique(pick[0][0][differs])]] = False
     return mask_to_array(result, left.valid & right.valid)
 
 
 def length(lists: Any) -> Any:
     """Items per row as uint64; 0 for an empty list, null for null."""
     parts = Lists.of(lists)
-    return pa.array(parts.lengths.astype(np.uint64), mask=~parts.valid)
+    return arrays.from_numpy(parts.lengths.astype(np.uint64), mask=~parts.valid)
 
 
 def element(lists: Any, index: Any) -> Any:
@@ -100,15 +101,10 @@ def element(lists: Any, index: Any) -> Any:
     lists, index = broadcast(lists, index)
     parts = Lists.of(lists)
     valid = parts.valid & validity(index)
-    at = pc.fill_null(index, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    at = arrays.filled(index).astype(np.int64)
     at = np.where(at < 0, parts.lengths + at, at - 1)
-    inside = (
-        valid
-        & (at >= 0)
-        & (at < parts.lengths)
-        & (pc.fill_null(index, 0).to_numpy(zero_copy_only=False) != 0)
-    )
-    return parts.values.take(pa.array(parts.starts + at, mask=~inside))
+    inside = valid & (at >= 0) & (at < parts.lengths) & (arrays.filled(index) != 0)
+    return arrays.take(parts.values, parts.starts + at, ~inside)
 
 
 def _matches(lists: Any, item: Any) -> tuple[Lists, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -116,7 +112,7 @@ def _matches(lists: Any, item: Any) -> tuple[Lists, npt.NDArray[np.int64], npt.N
     lists, item = broadcast(lists, item)
     parts = Lists.of(lists)
     rows, values = parts.flatten()
-    wanted = item.take(pa.array(rows))
+    wanted = arrays.take(item, rows)
     return parts, rows, _same(values, wanted) & validity(wanted)
 
 
@@ -135,13 +131,13 @@ def position(lists: Any, item: Any) -> Any:
     firsts = np.cumsum(parts.lengths) - parts.lengths
     at = np.flatnonzero(hit)[::-1]  # the last assignment wins: the first hit
     out[rows[at]] = (at - firsts[rows[at]] + 1).astype(np.uint64)
-    return pa.array(out, mask=out == 0)
+    return arrays.from_numpy(out, mask=out == 0)
 
 
 def has_all(lists: Any, items: Sequence[Any]) -> Any:
     """Whether the list holds every one of the scalars ``items``; no items: true, even for null."""
     if not items:
-        return pa.array(np.ones(len(lists), dtype=np.bool_))
+        return arrays.from_numpy(np.ones(len(lists), dtype=np.bool_))
     result = has(lists, items[0])
     for item in items[1:]:
         result = pc.and_kleene(result, has(lists, item))
@@ -154,8 +150,8 @@ def has_any(lists: Any, items: Sequence[Any]) -> Any:
     rows, values = parts.flatten()
     found = np.zeros(len(parts.starts), dtype=np.bool_)
     if items:
-        wanted = pa.array([item.as_py() for item in items], values.type)
-        hit = pc.is_in(values, value_set=wanted).to_numpy(zero_copy_only=False)
+        wanted = arrays.from_python([item.as_py() for item in items], values.type)
+        hit = arrays.to_numpy(pc.is_in(values, value_set=wanted))
         found[rows[hit]] = True
     return mask_to_array(found, parts.valid)
 
@@ -164,14 +160,14 @@ def reduce_extreme(lists: Any, *, largest: bool) -> Any:
     """The largest (or smallest) item of each row; null for an empty list."""
     parts = Lists.of(lists)
     rows, values = parts.flatten()
-    order = pc.sort_indices(values).to_numpy()  # nulls last
+    order = arrays.to_numpy(pc.sort_indices(values))  # nulls last
     order = order[: len(values) - values.null_count]
     if not largest:
         order = order[::-1]
     best = np.full(len(parts.starts), -1, dtype=np.int64)
     best[rows[order]] = order  # the last assignment wins
     return (
-        values.take(pa.array(np.maximum(best, 0), mask=best < 0))
+        arrays.take(values, np.maximum(best, 0), best < 0)
         if len(values)
         else pa.nulls(len(best), values.type)
     )

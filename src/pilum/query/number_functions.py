@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilum import arrays
 from pilum.errors import InvalidInputError
 from pilum.query.coercion import cast, common_type, is_number
 from pilum.query.expressions import Apply, Bound, Constant
@@ -39,9 +40,9 @@ def _numpy(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     def kernel(values: Any) -> Any:
         with np.errstate(all="ignore"):
-            result = function(values.to_numpy(zero_copy_only=False))
-        mask = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
-        return pa.array(result, values.type, mask=mask)
+            result = function(arrays.to_numpy(values))
+        mask = ~arrays.valid(values) if values.null_count else None
+        return arrays.from_numpy(result, values.type, mask)
 
     return kernel
 
@@ -116,8 +117,8 @@ def _integers(name: str, function: Any) -> Function:
     def kernel(a: Any, b: Any) -> Any:
         a, b = broadcast(a, b)
         valid = validity(a) & validity(b)
-        first, second = (pc.fill_null(side, 0).to_numpy(zero_copy_only=False) for side in (a, b))
-        return pa.array(function(first, second), pa.int64(), mask=~valid)
+        first, second = (arrays.filled(side) for side in (a, b))
+        return arrays.from_numpy(function(first, second), pa.int64(), ~valid)
 
     def build(first: Bound, second: Bound) -> Bound:
         return apply(name, (integer(first, name), integer(second, name)), pa.int64(), kernel)
@@ -126,12 +127,14 @@ def _integers(name: str, function: Any) -> Function:
 
 
 def _pi() -> Bound:
-    return Constant(pa.scalar(math.pi))
+    return Constant(arrays.scalar(math.pi))
 
 
 def _random() -> Bound:
     generator = np.random.default_rng()
-    return Apply("random", (), pa.float64(), lambda rows: pa.array(generator.random(rows)), volatile=True)
+    return Apply(
+        "random", (), pa.float64(), lambda rows: arrays.from_numpy(generator.random((rows,))), volatile=True
+    )
 
 
 _POWER = Function(_power, 2)
@@ -168,7 +171,7 @@ NUMBER_FUNCTIONS: Table = {
     "gcd": _integers("gcd", np.gcd),
     "lcm": _integers("lcm", np.lcm),
     "isnan": _test("isnan", pc.is_nan),
-    "iszero": _test("iszero", lambda values: pc.equal(values, pa.scalar(0.0, values.type))),
+    "iszero": _test("iszero", lambda values: pc.equal(values, arrays.scalar(0.0, values.type))),
     "pi": Function(_pi, 0),
     "random": Function(_random, 0),
 }

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilum import arrays
 from pilum.errors import InvalidInputError
 from pilum.query.coercion import cast, common_type, decimal_of, is_list, is_number, is_string, try_fit
 from pilum.query.expressions import Apply, Bound, Constant, Junction
@@ -32,6 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 types = pa.types
+_FALSE = arrays.scalar(False)
 Kernel = Callable[..., Any]
 
 
@@ -63,7 +65,7 @@ def compare(operator: str, left: Bound, right: Bound) -> Bound:
     if isinstance(left, Constant) and not isinstance(right, Constant):
         operator, left, right = MIRRORED[operator], right, left
     if isinstance(right, Constant) and right.value is None:
-        return Constant(pa.scalar(None, pa.bool_()))
+        return Constant(arrays.scalar(None, pa.bool_()))
     return Apply(operator, (left, right), pa.bool_(), comparison_kernel(operator, left.type, right))
 
 
@@ -164,7 +166,7 @@ def distinct(left: Bound, right: Bound, *, negated: bool) -> Bound:
 
     def same(a: Any, b: Any) -> Any:
         a, b = broadcast(a, b)
-        return _OR(pc.fill_null(equal(a, b), False), _AND(_IS_NULL(a), _IS_NULL(b)))
+        return _OR(pc.fill_null(equal(a, b), _FALSE), _AND(_IS_NULL(a), _IS_NULL(b)))
 
     kernel = same if negated else lambda a, b: _INVERT(same(a, b))
     return Apply("is not distinct from" if negated else "is distinct from", (left, right), pa.bool_(), kernel)
@@ -178,7 +180,7 @@ def condition(bound: Bound, what: str) -> Bound:
     if types.is_boolean(bound.type):
         return bound
     if types.is_null(bound.type):
-        return Constant(pa.scalar(None, pa.bool_()))
+        return Constant(arrays.scalar(None, pa.bool_()))
     raise InvalidInputError(f"{what} needs a condition, not a value of type {bound.type}")
 
 
@@ -195,9 +197,9 @@ def junction(conjunction: bool, parts: Sequence[Bound]) -> Bound:
         elif not (isinstance(part, Constant) and part.value is conjunction):
             flat.append(part)
     if not flat:
-        return Constant(pa.scalar(conjunction))
+        return Constant(arrays.scalar(conjunction))
     if all(isinstance(part, Constant) for part in flat):
-        return Constant(pa.scalar(None, pa.bool_()))
+        return Constant(arrays.scalar(None, pa.bool_()))
     return flat[0] if len(flat) == 1 else Junction(conjunction, tuple(flat))
 
 
@@ -242,7 +244,10 @@ def is_in(value: Bound, items: Sequence[Bound], *, negated: bool) -> Bound:
             target = wider
     if types.is_float16(target):
         target = pa.float32()
-    lookup = Apply("in", (cast(value, target),), pa.bool_(), _lookup(constants, target))
+    choices = tuple(
+        Constant(pa.scalar(_as_constant(one, target), target)) for one in constants if one.value is not None
+    )
+    lookup = Apply("in", (cast(value, target),), pa.bool_(), _lookup(constants, target), items=choices)
     result = junction(False, [lookup, *others]) if others else lookup
     return negate(result) if negated else result
 
@@ -264,9 +269,9 @@ def _lookup(constants: Sequence[Constant], target: pa.DataType) -> Kernel:
     is_nan = None
     if types.is_floating(target) and any(value != value for value in values):
         is_nan = pc.get_function("is_nan").call
-    options = pc.SetLookupOptions(pa.array(values, target), skip_nulls=True)
+    options = pc.SetLookupOptions(arrays.from_python(values, target), skip_nulls=True)
     call = pc.get_function("is_in").call
-    true, null = pa.scalar(True), pa.scalar(None, pa.bool_())
+    true, null = arrays.scalar(True), arrays.scalar(None, pa.bool_())
 
     def kernel(operand: Any) -> Any:
         found = call([operand], options)
@@ -286,7 +291,7 @@ def _as_constant(constant: Constant, target: pa.DataType) -> Any:
     if fitted is None:
         node = cast(constant, target)
         assert isinstance(node, Apply)
-        fitted = node.kernel(pa.array([constant.value], constant.type))[0]
+        fitted = node.kernel(arrays.from_python([constant.value], constant.type))[0]
     if types.is_temporal(target):
         return fitted
     return fitted.as_py()
@@ -302,7 +307,7 @@ def like(value: Bound, pattern: Bound, *, ignore_case: bool, negated: bool) -> B
             raise InvalidInputError(f"LIKE compares strings, not {side.type}")
     if isinstance(pattern, Constant):
         if pattern.value is None:
-            return Constant(pa.scalar(None, pa.bool_()))
+            return Constant(arrays.scalar(None, pa.bool_()))
         matcher = _matcher(pattern.value, ignore_case)
         node = Apply(f"like {pattern.value!r}", (value,), pa.bool_(), matcher)
     else:
@@ -355,11 +360,11 @@ def _matcher(pattern: str, ignore_case: bool) -> Kernel:
             pieces = [None, "", None, ""]
         match pieces:
             case []:
-                return lambda values: _EQUAL(values, pa.scalar("", values.type))
+                return lambda values: _EQUAL(values, arrays.scalar("", values.type))
             case [None]:
                 return lambda values: _EQUAL(values, values)
             case [str() as text]:
-                return lambda values: _EQUAL(values, pa.scalar(text, values.type))
+                return lambda values: _EQUAL(values, arrays.scalar(text, values.type))
             case [str() as text, None]:
                 return lambda values: pc.starts_with(values, text)
             case [None, str() as text]:
@@ -407,7 +412,7 @@ def arithmetic(operator: str, left: Bound, right: Bound) -> Bound:
             f"{left.type} {operator} {right.type} is not defined; operands must be numbers"
         )
     if types.is_null(left.type) and types.is_null(right.type):
-        return Constant(pa.scalar(None, pa.int64()))
+        return Constant(arrays.scalar(None, pa.int64()))
     if types.is_decimal(left.type) or types.is_decimal(right.type):
         exact = [side for side in (left, right) if types.is_decimal(side.type)]
         other = right if exact[0] is left else left
@@ -428,7 +433,7 @@ def arithmetic(operator: str, left: Bound, right: Bound) -> Bound:
             and types.is_integer(one.type)
             and (one.value or 0) >= 0
         ):
-            fitted = Constant(pa.scalar(one.value, pa.uint64()))
+            fitted = Constant(arrays.scalar(one.value, pa.uint64()))
             left, right = (fitted, right) if one is left else (left, fitted)
     target = common_type(left.type, right.type)
     assert target is not None
@@ -448,7 +453,7 @@ def _narrow_decimal(side: Bound) -> Bound:
     if isinstance(side, Constant) and side.value is not None:
         digits = max(1, len(str(abs(side.value))))
         return Constant(
-            pa.scalar(side.value, pa.int64()).cast(pa.decimal128(20, 0)).cast(pa.decimal128(digits, 0))
+            arrays.scalar(side.value, pa.int64()).cast(pa.decimal128(20, 0)).cast(pa.decimal128(digits, 0))
         )
     return cast(side, decimal_of(side.type))
 
@@ -476,7 +481,7 @@ def _decimal_division(operator: str, left: Bound, right: Bound) -> Bound:
 
 def _apply(operator: str, left: Bound, right: Bound, kernel: Kernel) -> Bound:
     try:
-        result = kernel(pa.array([], left.type), pa.array([], right.type)).type
+        result = kernel(arrays.empty(left.type), arrays.empty(right.type)).type
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InvalidInputError(f"{left.type} {operator} {right.type} is not defined: {error}") from None
     return Apply(operator, (left, right), result, kernel)
@@ -490,8 +495,8 @@ def _modulo_float(a: Any, b: Any) -> Any:
     a, b = broadcast(a, b)
     valid = validity(a) & validity(b)
     with np.errstate(all="ignore"):
-        values = np.fmod(a.to_numpy(zero_copy_only=False), b.to_numpy(zero_copy_only=False))
-    return pa.array(values, a.type, mask=~valid)
+        values = np.fmod(arrays.to_numpy(a), arrays.to_numpy(b))
+    return arrays.from_numpy(values, a.type, ~valid)
 
 
 def negative(operand: Bound) -> Bound:
@@ -521,7 +526,7 @@ def concatenate(left: Bound, right: Bound) -> Bound:
     """||: text of both operands; null when either is null."""
     large = any(types.is_large_string(side.type) for side in (left, right))
     target = pa.large_string() if large else pa.string()
-    empty = pa.scalar("", target)
+    empty = arrays.scalar("", target)
     return Apply(
         "||", (cast(left, target), cast(right, target)), target,
         lambda a, b: pc.binary_join_element_wise(a, b, empty),

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays, distinct
 from pilum.errors import UnsupportedError
 
 __all__ = ["ColumnOrdering", "TopRows", "parse_orderings", "sort_indices"]
@@ -89,7 +90,7 @@ def _key(column: Any, ordering: ColumnOrdering) -> npt.NDArray[Any]:
         column = (
             column.chunk(0)
             if column.num_chunks == 1
-            else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+            else pa.concat_arrays(column.chunks or [arrays.empty(column.type)])
         )
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
@@ -104,19 +105,16 @@ def _key(column: Any, ordering: ColumnOrdering) -> npt.NDArray[Any]:
         column = column.cast(pa.float32())
     if types.is_boolean(kind):
         column = column.cast(pa.uint8())
-    null = column.is_null().to_numpy(zero_copy_only=False)
+    null = ~arrays.valid(column)
     if types.is_floating(column.type):
         # NumPy sorts NaN behind all numbers, as one value.
-        values = column.fill_null(0).to_numpy(zero_copy_only=False) + 0.0
-        _, ranks = np.unique(values, return_inverse=True)
-        ranks = ranks.astype(np.int64)
+        values = arrays.filled(column) + 0.0
+        _, ranks = distinct.unique_inverse(values)
     elif types.is_integer(column.type) and column.type.bit_width < 64:
-        ranks = column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        ranks = arrays.filled(column).astype(np.int64)
     else:
-        import pyarrow.compute as pc  # 50 ms
-
-        ranks = pc.rank(column, sort_keys="ascending", tiebreaker="dense")
-        ranks = ranks.to_numpy().astype(np.int64)
+        ranks = arrays.compute().rank(column, sort_keys="ascending", tiebreaker="dense")
+        ranks = arrays.to_numpy(ranks).astype(np.int64)
     if not ordering.ascending:
         ranks = -ranks
     if null.any():
@@ -154,4 +152,4 @@ class TopRows:
         if not table.num_rows:
             return table
         order = sort_indices([table.column(name) for name in self._names], self._orderings, self._limit)
-        return table.take(pa.array(order))
+        return arrays.take(table, order)

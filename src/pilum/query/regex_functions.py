@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilum import arrays
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.query.expressions import Bound, Constant
 from pilum.query.function_kit import Function, Table, apply, fixed_integer, fixed_text, null, text
@@ -37,7 +38,7 @@ def _pattern(name: str, pattern: Bound, flags: Bound | None, allowed: str) -> st
     inline = "".join(letter for letter in letters if letter in "imsU")
     expression = f"(?{inline}){wanted}" if inline else wanted
     try:
-        pc.match_substring_regex(pa.array([""]), pattern=expression)
+        pc.match_substring_regex(arrays.from_python([""], pa.string()), pattern=expression)
     except pa.ArrowInvalid as error:
         raise InvalidInputError(f"{name}: {wanted!r} is not a regular expression: {error}") from None
     return expression
@@ -99,9 +100,9 @@ def _regexp_match(value: Bound, pattern: Bound, flags: Bound | None = None) -> B
         parts = [pc.struct_field(found, name) for name in wanted]
         rows, width = len(values), len(parts)
         order = np.arange(rows * width).reshape(width, rows).T.reshape(-1)
-        flat = pa.concat_arrays(parts).take(pa.array(order))
+        flat = pa.concat_arrays(parts).take(arrays.from_numpy(order))
         mask = found.is_null()
-        offsets = pa.array(np.arange(0, rows * width + 1, width, dtype=np.int32))
+        offsets = arrays.from_numpy(np.arange(0, rows * width + 1, width, dtype=np.int32))
         return pa.ListArray.from_arrays(offsets, flat, mask=mask)
 
     return apply("regexp_match", (value,), type_, kernel)

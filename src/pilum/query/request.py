@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.errors import InvalidInputError
 from pilum.query.metrics import ScanStatistics
 from pilum.query.ordering import ColumnOrdering, parse_orderings
@@ -101,7 +102,7 @@ def _vectors(value: Any) -> npt.NDArray[Any]:
         if isinstance(value, pa.Scalar) or pa.types.is_nested(value.type):
             value = value.as_py() if isinstance(value, pa.Scalar) else value.to_pylist()
         else:
-            value = value.to_numpy(zero_copy_only=False)
+            value = arrays.to_numpy(value)
     elif hasattr(value, "to_numpy"):
         value = value.to_numpy()
     try:
@@ -137,6 +138,7 @@ class ScanRequest:
     late_materialization: bool | tuple[str, ...] | None = None
     fast_search: bool = False
     disable_scoring_autoprojection: bool = False
+    use_stats: bool | None = None
     scan_stats_callback: Callable[[ScanStatistics], Any] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from pilum.file import FileReader
 from pilum.io.ranges import merge_ranges
+from pilum.query.alike import known_range
 from pilum.query.fragment_reader import FragmentReader, fetched_whole
 from pilum.query.scan import Scan, ordered_keys, plan_groups
 from pilum.query.search import Search, search_groups
@@ -177,18 +178,23 @@ def _of_search(plan: Search) -> Iterator[FileRequests]:
     first = (scan_steps(before)[:1] if before is not None and filtered else []) or ["vectors"]
     known: dict[int, set[str]] = {}
     total = 0
-    for group in search_groups(plan):
-        for unit in group.units:
-            total += unit.stop - unit.start
-            if unit.fragment.id not in known:
-                yield from _of_deletions(snapshot, unit.fragment, first[0], False)
-            seen = known.setdefault(unit.fragment.id, set())
-            how = _How(False, True, len(group.units) > 1)
-            if before is not None and filtered:
-                yield from _of_stages(before, unit, seen, how)
-            yield from _of_unit(
-                snapshot, unit, plan.vector, "vectors", seen, how._replace(conditional=filtered)
-            )
+    for item in search_groups(plan):
+        how = _How(False, True, len(item.group.units) > 1)
+        for run in item.runs:
+            values = None if plan.queries[0].multi else known_range(snapshot, run, plan.vector)
+            for unit in run.units:
+                total += unit.stop - unit.start
+                if unit.fragment.id not in known:
+                    yield from _of_deletions(snapshot, unit.fragment, first[0], False)
+                seen = known.setdefault(unit.fragment.id, set())
+                if before is not None and filtered:
+                    yield from _of_stages(before, unit, seen, how)
+                if values is None or any(one.endswith(" whole") for one in seen):
+                    yield from _of_unit(
+                        snapshot, unit, plan.vector, "vectors", seen, how._replace(conditional=filtered)
+                    )
+                else:
+                    yield _of_values(unit, plan.vector, values, "vectors", filtered)
     rows = min(plan.nearest.k * len(plan.queries), total * len(plan.queries))
     if plan.after is not None:
         yield from _of_best(snapshot, plan.after_schema, rows, "filter")
@@ -288,6 +294,16 @@ def _of_unit(
             unit, path, schema.project(names), data_file.size or 0, len(held), store.block_size, step, how.conditional,
             opened=opened, initialised=initialised,
         )  # fmt: skip
+
+
+def _of_values(
+    unit: Unit, schema: Schema, values: tuple[int, int], step: str, conditional: bool
+) -> FileRequests:
+    """The request for the values of a fragment that is like its neighbours."""
+    size = values[1] - values[0]
+    columns = (ColumnRequests(schema.fields[0].name, size, 1),)
+    path = "data/" + unit.fragment.files[0].path
+    return FileRequests(unit.fragment.id, path, step, columns, 1, size, 1, True, conditional)
 
 
 def _exact(reader: FileReader, plan: Any, fragment_id: int, step: str, how: _How) -> FileRequests:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pilum import distinct
+
 __all__ = [
     "address_base",
     "by_fragment",
@@ -86,6 +88,6 @@ def by_fragment(addresses: npt.NDArray[np.uint64]) -> Iterator[tuple[int, Any, n
         for low, high in itertools.pairwise(edges):
             yield int(owners[low]), slice(low, high), offsets[low:high]
         return
-    for owner in np.unique(owners).tolist():
+    for owner in distinct.unique(owners).tolist():
         where = np.flatnonzero(owners == owner)
         yield owner, where, offsets[where]

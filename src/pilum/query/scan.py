@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pilum import config
+from pilum import arrays, config
 from pilum.io import current_runtime
 from pilum.io.ordered import drive
 from pilum.query.fragment_reader import gather
@@ -500,7 +500,7 @@ async def _ordered(scan: Scan) -> pa.Table:
     if whole:
         return top.sorted(scan.projection.schema).slice(start).select(scan.schema.names)
     found = top.sorted(keys.schema).slice(start)
-    addresses = found.column(ROW_ADDRESS).combine_chunks().to_numpy(zero_copy_only=False)
+    addresses = arrays.to_numpy(found.column(ROW_ADDRESS))
     projection = resolve(
         scan.snapshot.manifest.schema,
         request.columns,

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from pilum import config
 from pilum.errors import InvalidInputError
-from pilum.query.late import parse_filter, split_filter
+from pilum.query.late import bounded_columns, parse_filter, split_filter
 from pilum.query.metrics import ScanMetrics
 from pilum.query.ordering import ColumnOrdering
 from pilum.query.projection import Projection, resolve, stored_columns
@@ -70,6 +70,7 @@ class Scan:
         union: every stored column that is read.
         batch_size: most rows of an output batch.
         orderings, order_names: what to sort by, and the columns of the projection that hold it.
+        bounded: columns whose statistics may rule out rows; only files of format 0.1 have any.
         metrics: measurements of this run, if it is measured.
     """
 
@@ -84,6 +85,7 @@ class Scan:
     batch_size: int
     orderings: tuple[ColumnOrdering, ...] = ()
     order_names: tuple[str, ...] = ()
+    bounded: Schema | None = None
     metrics: ScanMetrics | None = None
 
     @property
@@ -150,6 +152,7 @@ def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
     late = projection.read
     if bound is not None and bound.constant is None:
         stages, late = plan_stages(snapshot, bound, projection.read, request.late_materialization)
+    bounded = _bounded(snapshot, request, bound) if stages else None
     read = [field.name for stage in stages for field in stage.schema.fields]
     read += [field.name for field in late.fields]
     batch_size = (
@@ -167,7 +170,26 @@ def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
         batch_size=int(batch_size),
         orderings=request.order_by,
         order_names=order_names,
+        bounded=bounded,
     )
+
+
+def _bounded(snapshot: Snapshot, request: ScanRequest, bound: Any) -> Schema | None:
+    """The columns whose statistics may rule out rows for a filter."""
+    if request.use_stats is False:
+        return None
+    plans = snapshot.plans
+    old: bool | None = plans.get("has statistics")
+    if old is None:
+        fragments = snapshot.manifest.fragments
+        old = any(file.version <= (0, 2) for fragment in fragments for file in fragment.files)
+        plans["has statistics"] = old
+    if not old:
+        return None
+    names = set(bounded_columns(bound.node))
+    schema = snapshot.manifest.schema
+    found = [field.name for field in schema.fields if field.name in names]
+    return schema.project(found) if found else None
 
 
 def _in_order(schema: Schema, names: Sequence[str]) -> Schema:

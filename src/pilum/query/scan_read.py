@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.io import Bytes
 from pilum.query.fragment_batch import open_fragments, read_together
 from pilum.query.fragment_reader import FragmentReader, gather
+from pilum.query.late import prune
 from pilum.query.rows import surviving
 from pilum.query.scan_plan import Scan, Stage
 from pilum.query.snapshot import Snapshot
@@ -29,6 +31,7 @@ __all__ = [
     "count_group",
     "live_mask",
     "open_group",
+    "pruned_group",
     "read_columns",
     "read_group",
     "select_rows",
@@ -64,6 +67,10 @@ async def read_group(scan: Scan, group: UnitGroup, bodies: Bodies | None = None)
         bodies: data files that were fetched whole, by path.
     """
     bodies = {} if bodies is None else bodies
+    pruned = await pruned_group(scan, group, bodies)
+    if pruned is None:
+        return None
+    group = pruned
     if scan.metrics is not None:
         scan.metrics.scanned([unit.fragment.id for unit in group.units], group.num_rows)
     found = await select_rows(scan, group, bodies)
@@ -75,7 +82,7 @@ async def read_group(scan: Scan, group: UnitGroup, bodies: Bodies | None = None)
         late = await _columns(scan, group, scan.late, rows if found.sparse else None, bodies, "late")
         batch = late if batch is None else _side_by_side(batch, late)
     if rows is not None and not found.sparse:
-        batch = batch.take(pa.array(rows))
+        batch = arrays.take(batch, rows)
     hidden = None
     if scan.request.include_deleted_rows and found.alive is not None:
         hidden = ~found.alive if rows is None else ~found.alive[rows]
@@ -83,8 +90,19 @@ async def read_group(scan: Scan, group: UnitGroup, bodies: Bodies | None = None)
     return Piece(scan.projection.build(batch, made), _counts(group, rows))
 
 
+async def pruned_group(scan: Scan, group: UnitGroup, bodies: Bodies) -> UnitGroup | None:
+    """The group without rows that statistics rule out; None when none are left."""
+    if scan.bounded is None:
+        return group
+    return await prune(scan.snapshot, group, scan.filter.node, scan.bounded, bodies)
+
+
 async def count_group(scan: Scan, group: UnitGroup) -> int:
     """How many rows of a group pass the filter."""
+    pruned = await pruned_group(scan, group, {})
+    if pruned is None:
+        return 0
+    group = pruned
     if scan.metrics is not None:
         scan.metrics.scanned([unit.fragment.id for unit in group.units], group.num_rows)
     rows = (await select_rows(scan, group, {})).rows
@@ -160,13 +178,13 @@ async def select_rows(scan: Scan, group: UnitGroup, bodies: Bodies) -> Selection
                 return Selection(np.empty(0, np.int64), None, True, alive)
             if left <= _FEW * group.num_rows:
                 positions = np.flatnonzero(mask)
-                held = held.take(pa.array(positions))
+                held = arrays.take(held, positions)
         elif not passed.all():
             kept = np.flatnonzero(passed)
             positions = positions[kept]
             if len(kept) == 0:
                 return Selection(positions, None, True, alive)
-            held = held.take(pa.array(kept))
+            held = arrays.take(held, kept)
     if positions is not None:
         return Selection(positions, held, True, alive)
     assert mask is not None
@@ -273,7 +291,7 @@ async def read_columns(
     )
     if rows is None or len(rows) == batch.num_rows:
         return batch
-    return batch.take(pa.array(rows))
+    return arrays.take(batch, rows)
 
 
 async def open_group(snapshot: Snapshot, group: UnitGroup, schema: Schema, bodies: Bodies) -> None:
@@ -294,9 +312,8 @@ async def open_group(snapshot: Snapshot, group: UnitGroup, schema: Schema, bodie
 def true_mask(result: pa.BooleanArray) -> Bools:
     """A boolean array as a NumPy mask; null becomes False."""
     if result.null_count:
-        result = result.fill_null(False)
-    mask: Bools = result.to_numpy(zero_copy_only=False).astype(np.bool_, copy=True)
-    return mask
+        return arrays.filled(result) & arrays.valid(result)
+    return arrays.to_numpy(result)
 
 
 def _empty(count: int) -> pa.RecordBatch:

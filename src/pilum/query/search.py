@@ -15,16 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding import Decoded
 from pilum.encoding.kernels.distance import top_k
 from pilum.errors import InvalidInputError
 from pilum.io import current_runtime
+from pilum.query.alike import AlikeValues, Run, read_alike, remember, runs_of
 from pilum.query.fragment_batch import open_fragments, read_decoded
 from pilum.query.fragment_reader import gather
 from pilum.query.late import parse_filter
@@ -33,7 +35,7 @@ from pilum.query.ordering import TopRows
 from pilum.query.projection import DISTANCE, QUERY_INDEX, Projection, resolve, stored_columns
 from pilum.query.request import Nearest, ScanRequest
 from pilum.query.scan_plan import Scan, plan_scan, readahead
-from pilum.query.scan_read import Bodies, live_mask, read_columns, select_rows, true_mask
+from pilum.query.scan_read import Bodies, live_mask, pruned_group, read_columns, select_rows, true_mask
 from pilum.query.snapshot import Snapshot
 from pilum.query.system import system_columns
 from pilum.query.take import take_addresses
@@ -41,12 +43,15 @@ from pilum.query.units import UnitGroup, group_units, plan_units, rows_for
 from pilum.query.vector_column import VectorColumn
 from pilum.schema import Schema
 
-__all__ = ["Search", "plan_search", "search", "search_groups"]
+__all__ = ["Search", "SearchGroup", "plan_search", "search", "search_groups"]
 
 # Units searched in one go: enough that what is done once a group does not count, few enough that their bytes
 # are still in the processor's cache when the distances are computed.
 _GROUP_BYTES = 4 << 20
 _GROUP_UNITS = 32
+
+# Vectors of a group, with the number of rows: those of a unit, or of a run of units.
+_Vectors: TypeAlias = list[tuple[int, AlikeValues | list[Decoded] | pa.Array]]
 
 F32 = npt.NDArray[np.float32]
 U64 = npt.NDArray[np.uint64]
@@ -58,6 +63,13 @@ class _Best(NamedTuple):
     distances: F32
     addresses: U64
     ids: U64
+
+
+class SearchGroup(NamedTuple):
+    """Units that are searched in one go, and the runs among them."""
+
+    group: UnitGroup
+    runs: tuple[Run, ...]
 
 
 class Search(NamedTuple):
@@ -163,7 +175,7 @@ async def search(plan: Search) -> pa.Table:
     if plan.after is not None and len(addresses):
         rows = await _take(plan, addresses, plan.after_schema, "filter")
         made = await system_columns(snapshot, addresses, plan.after.columns)
-        made[DISTANCE] = pa.array(distances)
+        made[DISTANCE] = arrays.from_numpy(distances)
         columns = {name: rows.column(name) for name in rows.schema.names} | made
         keep = np.flatnonzero(true_mask(plan.after.evaluate(pa.RecordBatch.from_pydict(columns))))
         index, distances, addresses = index[keep], distances[keep], addresses[keep]
@@ -173,8 +185,8 @@ async def search(plan: Search) -> pa.Table:
         index, distances, addresses = index[start:stop], distances[start:stop], addresses[start:stop]
     stored = await _take(plan, addresses, plan.projection.read, "take")
     made = await system_columns(snapshot, addresses, plan.projection.system)
-    made[DISTANCE] = pa.array(distances, pa.float32())
-    made[QUERY_INDEX] = pa.array(index, pa.int32())
+    made[DISTANCE] = arrays.from_numpy(distances, pa.float32())
+    made[QUERY_INDEX] = arrays.from_numpy(index, pa.int32())
     table = pa.Table.from_batches([plan.projection.build(stored, made)], schema=plan.projection.schema)
     if not request.order_by:
         return table
@@ -202,18 +214,20 @@ async def _best_rows(plan: Search) -> list[_Best]:
     if plan.request.fast_search or (plan.before is not None and plan.before.nothing):
         return [_NOTHING] * len(plan.queries)
 
-    async def best_of(group: UnitGroup) -> list[_Best]:
+    async def best_of(item: SearchGroup) -> list[_Best]:
         if plan.metrics is None:
-            return await _best_of_group(plan, group, k)
+            return await _best_of_group(plan, item, k)
+        group = item.group
         ids = [unit.fragment.id for unit in group.units]
         plan.metrics.scanned(ids, group.num_rows)
         with plan.metrics.step("vectors", ids) as measured:
             measured.rows = group.num_rows
-            return await _best_of_group(plan, group, k)
+            return await _best_of_group(plan, item, k)
 
+    groups = search_groups(plan)
     stream = current_runtime().map_ordered(
         best_of,
-        search_groups(plan),
+        groups,
         window=readahead(plan.snapshot, plan.request),
         suspends=plan.snapshot.suspends,
     )
@@ -221,7 +235,14 @@ async def _best_rows(plan: Search) -> list[_Best]:
         parts = [part async for part in stream]
     if not parts:
         return [_NOTHING] * len(plan.queries)
-    return [_merged([part[query] for part in parts], k) for query in range(len(plan.queries))]
+    best = [_merged([part[query] for part in parts], k) for query in range(len(plan.queries))]
+    if plan.projection.read.fields or plan.after is not None:  # more of these rows will be read
+        winners = set(np.concatenate([one.addresses >> np.uint64(32) for one in best]).tolist())
+        for item in groups:
+            for run in item.runs:
+                if run.paths and not winners.isdisjoint([unit.fragment.id for unit in run.units]):
+                    remember(plan.snapshot, run, plan.vector, winners)
+    return best
 
 
 def _merged(parts: Sequence[_Best], k: int) -> _Best:
@@ -232,25 +253,32 @@ def _merged(parts: Sequence[_Best], k: int) -> _Best:
     return _Best(distances[order], addresses[order], ids[order])
 
 
-def search_groups(plan: Search) -> Sequence[UnitGroup]:
+def search_groups(plan: Search) -> Sequence[SearchGroup]:
     """The units of all fragments in groups; kept with the snapshot, since every query over it has the same."""
     snapshot, ids = plan.snapshot, plan.request.fragment_ids
     rows = rows_for(plan.vector.row_bytes, 8192)
     key = ("search", rows)
-    found: Sequence[UnitGroup] | None = snapshot.plans.get(key) if ids is None else None
+    found: Sequence[SearchGroup] | None = snapshot.plans.get(key) if ids is None else None
     if found is None:
         units = plan_units(snapshot.select(ids), rows)
-        found = group_units(units, int(_GROUP_BYTES / plan.vector.row_bytes), _GROUP_UNITS)
+        groups = group_units(units, int(_GROUP_BYTES / plan.vector.row_bytes), _GROUP_UNITS)
+        found = [SearchGroup(group, runs_of(group.units)) for group in groups]
         if ids is None:
             snapshot.plans[key] = found
     return found
 
 
-async def _best_of_group(plan: Search, group: UnitGroup, k: int) -> list[_Best]:
-    snapshot = plan.snapshot
+async def _best_of_group(plan: Search, item: SearchGroup, k: int) -> list[_Best]:
+    snapshot, group = plan.snapshot, item.group
+    runs = item.runs
     excluded: npt.NDArray[np.bool_] | None = None
     bodies: Bodies = {}
     if plan.before is not None:
+        pruned = await pruned_group(plan.before, group, bodies)
+        if pruned is None:
+            return [_NOTHING] * len(plan.queries)
+        if pruned is not group:
+            group, runs = pruned, runs_of(pruned.units)
         selection = await select_rows(plan.before, group, bodies)
         rows = selection.rows
         if rows is not None and selection.sparse:
@@ -260,39 +288,54 @@ async def _best_of_group(plan: Search, group: UnitGroup, k: int) -> list[_Best]:
             excluded[rows] = False
     if plan.before is None:
         # Over a network the deletions and the vectors are asked for together.
-        alive, decoded = await gather(
-            [live_mask(snapshot, group), _vectors(plan, group, bodies)],
+        alive, vectors = await gather(
+            [live_mask(snapshot, group), _read_vectors(plan, runs, bodies)],
             suspends=snapshot.suspends
             and any(unit.fragment.deletion_file is not None for unit in group.units),
         )
         excluded = None if alive is None else ~alive
     else:
-        decoded = await _vectors(plan, group, bodies)
+        vectors = await _read_vectors(plan, runs, bodies)
     best = []
     for query in plan.queries:
         found = np.empty(group.num_rows, dtype=np.float32)
         if snapshot.suspends:
-            await current_runtime().offload(_fill_group, query, group, decoded, found)
+            await current_runtime().offload(_fill, query, vectors, found)
         else:
-            _fill_group(query, group, decoded, found)
+            _fill(query, vectors, found)
         if excluded is not None:
             found[excluded] = np.nan
         best.append(await _best_of(plan, group, found, None, k))
     return best
 
 
-async def _vectors(plan: Search, group: UnitGroup, bodies: Bodies) -> list[list[Decoded] | pa.Array]:
-    """The vector column of a group, unit by unit."""
-    fragments = [unit.fragment for unit in group.units]
-    readers = await open_fragments(plan.snapshot, fragments, plan.vector, bodies)
-    spans = [(unit.start, unit.stop) for unit in group.units]
-    if not plan.queries[0].multi:
-        return await read_decoded(readers, spans)
-    batches = await gather(
-        [reader.read(*span) for reader, span in zip(readers, spans, strict=True)],
-        suspends=plan.snapshot.suspends,
+async def _read_vectors(plan: Search, runs: Sequence[Run], bodies: Bodies) -> _Vectors:
+    """The vectors of some units: of each run together, or of each unit.  Runs overlap over a network."""
+    parts = await gather([_read_run(plan, run, bodies) for run in runs], suspends=plan.snapshot.suspends)
+    return [one for part in parts for one in part]
+
+
+async def _read_run(plan: Search, run: Run, bodies: Bodies) -> _Vectors:
+    snapshot, multi = plan.snapshot, plan.queries[0].multi
+    # What a filter has fetched whole is not fetched again.
+    here = any(path in bodies for path in run.paths)
+    alike = {} if multi or here else await read_alike(snapshot, run, plan.vector)
+    if isinstance(alike, AlikeValues):
+        return [(run.num_rows, alike)]
+    readers = await open_fragments(
+        snapshot, [unit.fragment for unit in run.units], plan.vector, alike or bodies
     )
-    return [batch.column(0) for batch in batches]
+    spans = [(unit.start, unit.stop) for unit in run.units]
+    parts: Sequence[list[Decoded] | pa.Array]
+    if multi:
+        batches = await gather(
+            [reader.read(*span) for reader, span in zip(readers, spans, strict=True)],
+            suspends=snapshot.suspends,
+        )
+        parts = [batch.column(0) for batch in batches]
+    else:
+        parts = await read_decoded(readers, spans)
+    return [(stop - start, part) for (start, stop), part in zip(spans, parts, strict=True)]
 
 
 async def _best_of_few(
@@ -329,11 +372,8 @@ async def _best_of(
     return _Best(found[best][order], addresses[order], ids[order])
 
 
-def _fill_group(
-    query: VectorColumn, group: UnitGroup, decoded: list[list[Decoded] | pa.Array], found: F32
-) -> None:
+def _fill(query: VectorColumn, vectors: _Vectors, found: F32) -> None:
     at = 0
-    for unit, pages in zip(group.units, decoded, strict=True):
-        rows = unit.stop - unit.start
-        query.fill(pages, found[at : at + rows])
+    for rows, part in vectors:
+        query.fill(part, found[at : at + rows])
         at += rows

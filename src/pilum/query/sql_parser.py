@@ -29,6 +29,7 @@ from sqlglot.parser import Parser
 from sqlglot.tokens import Token, Tokenizer, TokenType
 
 from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.io.forking import on_fork
 from pilum.query.expressions import Call, Cast, Column, Expression, Literal
 
 __all__ = ["parse_filter_text", "parse_projection_text"]
@@ -121,6 +122,12 @@ def parse_projection_text(text: str) -> Expression:
 # programs that write filters do nest.  Its calls are pure Python, which need no C stack, so more are safe.
 _DEEP = 6000
 _DEEP_LOCK = threading.Lock()
+
+
+@on_fork
+def _forget() -> None:
+    global _DEEP_LOCK
+    _DEEP_LOCK = threading.Lock()
 
 
 def _parse(text: str, kind: Any, what: str) -> Expression:

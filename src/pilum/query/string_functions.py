@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilum import arrays
 from pilum.errors import InvalidInputError
 from pilum.query.coercion import cast, is_binary
 from pilum.query.expressions import Apply, Bound, Constant
@@ -248,7 +249,7 @@ def _texts(name: str, args: Sequence[Bound]) -> tuple[tuple[Bound, ...], pa.Data
 def _concat(*args: Bound) -> Bound:
     """Nulls count as empty text."""
     parts, type_ = _texts("concat", args)
-    empty = pa.scalar("", type_)
+    empty = arrays.scalar("", type_)
 
     def kernel(*values: Any) -> Any:
         filled = [pc.coalesce(value, empty) for value in broadcast(*values)]
@@ -260,7 +261,7 @@ def _concat(*args: Bound) -> Bound:
 def _concat_ws(separator: Bound, *args: Bound) -> Bound:
     """Nulls are left out, together with their separator."""
     parts, type_ = _texts("concat_ws", (separator, *args))
-    empty = pa.scalar("", type_)
+    empty = arrays.scalar("", type_)
 
     def kernel(*values: Any) -> Any:
         between, *rest = broadcast(*values)
@@ -357,7 +358,7 @@ def _decode(value: Bound, encoding: Bound) -> Bound:
 
 def _uuid() -> Bound:
     def kernel(rows: int) -> Any:
-        return pa.array([str(uuid.uuid4()) for _ in range(rows)], pa.string())
+        return arrays.from_python([str(uuid.uuid4()) for _ in range(rows)], pa.string())
 
     return Apply("uuid", (), pa.string(), kernel, volatile=True)
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.errors import InvalidInputError, PilumError, UnsupportedError
 from pilum.query.expressions import Call, Cast, Column, Expression, Literal
 
@@ -127,7 +128,7 @@ _UNITS = {0: "s", 3: "ms", 6: "us", 9: "ns"}
 
 def _of_ints(type_: pa.DataType) -> Callable[[Any], Literal]:
     """A literal counted in units: kept as an Arrow value, which loses nothing."""
-    return lambda value: Literal(pa.scalar(_signed(value), pa.int64()).cast(type_).as_py(), type_)
+    return lambda value: Literal(arrays.scalar(_signed(value), pa.int64()).cast(type_).as_py(), type_)
 
 
 def _precise(zone: str | None) -> Callable[[Any], Literal]:

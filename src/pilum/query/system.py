@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.errors import InvalidInputError
 from pilum.query.rows import by_fragment
 
@@ -72,11 +73,11 @@ async def system_columns(
     columns: dict[str, pa.Array] = {}
     for name in names:
         if name == ROW_ADDRESS:
-            columns[name] = pa.array(addresses, pa.uint64(), mask=deleted)
+            columns[name] = arrays.from_numpy(addresses, pa.uint64(), deleted)
         elif name == ROW_ID:
-            columns[name] = pa.array(await snapshot.row_ids(addresses), pa.uint64(), mask=deleted)
+            columns[name] = arrays.from_numpy(await snapshot.row_ids(addresses), pa.uint64(), deleted)
         elif name in SYSTEM_TYPES:
-            columns[name] = pa.array(await _per_fragment(snapshot, addresses, name))
+            columns[name] = arrays.from_numpy(await _per_fragment(snapshot, addresses, name))
     return columns
 
 

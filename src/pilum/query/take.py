@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays, distinct
 from pilum.errors import InvalidInputError
 from pilum.io import current_runtime
 from pilum.query.fragment_reader import FragmentReader
@@ -36,6 +37,10 @@ __all__ = [
     "take_row_ids",
     "take_rows",
 ]
+
+# Fragments whose rows one thread reads in one go, unless they are more bytes than this.
+_CHUNK = 32
+_CHUNK_BYTES = 1 << 20
 
 U64 = npt.NDArray[np.uint64]
 
@@ -92,7 +97,7 @@ async def addresses_of_positions(
         )
     which, local = locate(counts, positions)
     ids = np.array([fragment.id for fragment in fragments], dtype=np.uint64)
-    for index in np.unique(which).tolist():
+    for index in distinct.unique(which).tolist():
         fragment = fragments[index]
         if fragment.deletion_file is not None:
             here = which == index
@@ -140,10 +145,10 @@ async def take_addresses(snapshot: Snapshot, addresses: U64, schema: Schema) -> 
     if not schema.fields:
         return pa.RecordBatch.from_arrays([pa.nulls(len(addresses))], names=["_"]).select([])
     if len(addresses) == 0:
-        return pa.RecordBatch.from_pylist([], schema=arrow_schema)
+        return arrays.empty_batch(arrow_schema)
     ordered = bool(np.all(addresses[1:] > addresses[:-1]))
-    distinct, back = (addresses, None) if ordered else np.unique(addresses, return_inverse=True)
-    groups = _group(snapshot, distinct)
+    wanted, back = (addresses, None) if ordered else distinct.unique_inverse(addresses)
+    groups = _group(snapshot, wanted)
 
     async def read(group: _Group) -> pa.RecordBatch:
         offsets = group.offsets
@@ -156,13 +161,20 @@ async def take_addresses(snapshot: Snapshot, addresses: U64, schema: Schema) -> 
     if len(groups) == 1:
         batches = [await read(groups[0])]
     else:
+        # Waking a second thread costs as much as reading a few rows of twenty fragments.
+        most = _CHUNK_BYTES * len(groups) / (schema.row_bytes * len(wanted))
+        chunk = max(1, min(_CHUNK, int(most)))
         stream: AsyncGenerator[pa.RecordBatch, None] = current_runtime().map_ordered(
-            read, groups, window=4 * snapshot.store.io_parallelism, suspends=snapshot.suspends, chunk=8
+            read,
+            groups,
+            window=4 * max(snapshot.store.io_parallelism, chunk),
+            suspends=snapshot.suspends,
+            chunk=chunk,
         )
         async with aclosing(stream):
             batches = [batch async for batch in stream]
     stored = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-    return stored if back is None else stored.take(pa.array(back))
+    return stored if back is None else arrays.take(stored, back)
 
 
 def _group(snapshot: Snapshot, addresses: U64) -> list[_Group]:

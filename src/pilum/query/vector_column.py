@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding import Decoded
 from pilum.encoding.blocks import FixedBlock, FslBlock, NullBlock
 from pilum.encoding.kernels.distance import BFLOAT16, Distance
 from pilum.errors import CorruptFileError, InvalidInputError
+from pilum.query.alike import AlikeValues
 from pilum.schema import Field
 
 __all__ = ["VectorColumn"]
@@ -83,21 +85,33 @@ class VectorColumn:
             return metric, (cls(distances, dimension, True),), False
         return metric, tuple(cls([one], dimension, False) for one in distances), query.ndim == 2
 
-    def fill(self, values: list[Decoded] | pa.Array, out: F32) -> None:
+    def fill(self, values: AlikeValues | list[Decoded] | pa.Array, out: F32) -> None:
         """Write the distance of each row to ``out``; NaN where the value is null.
 
         Args:
-            values: decoded pages of the rows, or an Arrow array.
+            values: values of fragments that are alike, decoded pages of the rows, or an Arrow array.
             out: one number a row, contiguous.
         """
-        if self.multi:
+        if isinstance(values, AlikeValues):
+            self._fill_alike(values, out)
+        elif self.multi:
             self._fill_lists(values, out)
         elif isinstance(values, list):
             self._fill_pages(values, out)
         else:
             self._distances[0](_matrix(values, self.dimension, self._dtype), out)
             if values.null_count:
-                out[values.is_null().to_numpy(zero_copy_only=False)] = np.nan
+                out[~arrays.valid(values)] = np.nan
+
+    def _fill_alike(self, values: AlikeValues, out: F32) -> None:
+        width, rows, stack = self._dtype.itemsize, values.rows, values.stack
+        if values.bits != 8 * width or values.size != rows * self.dimension * width:
+            raise CorruptFileError("a page of vectors does not have the type of its column")
+        if rows * stack.pieces != len(out):
+            raise CorruptFileError(f"{rows * stack.pieces} rows decoded, {len(out)} expected")
+        last = (stack.pieces - 1) * stack.stride + values.start + values.size
+        memory = stack.memory[values.start : last].view(self._dtype)
+        self._distances[0].of_stack(memory, stack.stride // width, rows, out)
 
     def _fill_pages(self, pages: list[Decoded], out: F32) -> None:
         distance, at = self._distances[0], 0
@@ -116,14 +130,14 @@ class VectorColumn:
             raise CorruptFileError(f"{at} rows decoded, {len(out)} expected")
 
     def _fill_lists(self, lists: pa.Array, out: F32) -> None:
-        offsets = lists.offsets.to_numpy().astype(np.int64)
+        offsets = arrays.to_numpy(lists.offsets).astype(np.int64)
         first, last = int(offsets[0]), int(offsets[-1])
         vectors = lists.values.slice(first, last - first)
         # NaN: no vector, never a result.
         out[:] = np.nan
         filled = np.flatnonzero(np.diff(offsets) > 0)
         if lists.null_count:
-            valid = lists.is_valid().to_numpy(zero_copy_only=False)
+            valid = arrays.valid(lists)
             filled = filled[valid[filled]]
         if not len(filled):
             return
@@ -134,7 +148,7 @@ class VectorColumn:
         found = np.empty(len(vectors) + 1, np.float32)
         found[-1] = np.nan
         total = np.zeros(len(filled), np.float32)
-        missing = vectors.is_null().to_numpy(zero_copy_only=False) if vectors.null_count else None
+        missing = ~arrays.valid(vectors) if vectors.null_count else None
         matrix = _matrix(vectors, self.dimension, self._dtype)
         for distance in self._distances:
             distance(matrix, found[:-1])

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pilum import arrays
+
 __all__ = ["as_array", "broadcast", "mask_to_array", "per_distinct", "validity"]
 
 
@@ -22,7 +24,7 @@ def as_array(value: Any, length: int) -> Any:
     if not isinstance(value, pa.Scalar):
         return value
     # pa.repeat refuses to repeat a list 0 times.
-    return pa.repeat(value, length) if length else pa.array([], value.type)
+    return pa.repeat(value, length) if length else arrays.empty(value.type)
 
 
 def broadcast(*values: Any) -> list[Any]:
@@ -33,15 +35,12 @@ def broadcast(*values: Any) -> list[Any]:
 
 def validity(array: Any) -> npt.NDArray[np.bool_]:
     """True where the array is not null."""
-    if array.null_count == 0:
-        return np.ones(len(array), dtype=np.bool_)
-    mask: npt.NDArray[np.bool_] = array.is_valid().to_numpy(zero_copy_only=False)
-    return mask
+    return arrays.valid(array)
 
 
 def mask_to_array(values: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> Any:
     """A boolean array that is null where ``valid`` is False."""
-    return pa.array(values, mask=~valid)
+    return arrays.from_numpy(values, mask=~valid)
 
 
 def per_distinct(
@@ -51,24 +50,25 @@ def per_distinct(
 
     A null operand gives null without a call, unless ``null_in``: then the function sees None.
     """
-    arrays = [value for value in values if not isinstance(value, pa.Scalar)]
-    if not arrays:
+    arrays.prepare()  # what the function returns may be anything
+    columns = [value for value in values if not isinstance(value, pa.Scalar)]
+    if not columns:
         return per_distinct(function, type_, *broadcast(*values), null_in=null_in)
 
     def call(operands: tuple[Any, ...]) -> Any:
         return None if not null_in and any(operand is None for operand in operands) else function(*operands)
 
     constants = [value.as_py() if isinstance(value, pa.Scalar) else None for value in values]
-    if len(arrays) == 1 and not pa.types.is_nested(arrays[0].type):
+    if len(columns) == 1 and not pa.types.is_nested(columns[0].type):
         position = next(index for index, value in enumerate(values) if not isinstance(value, pa.Scalar))
-        encoded = pc.dictionary_encode(arrays[0], null_encoding="encode")
+        encoded = pc.dictionary_encode(columns[0], null_encoding="encode")
         results = []
         for item in encoded.dictionary.to_pylist():
             constants[position] = item
             results.append(call(tuple(constants)))
-        return pc.take(pa.array(results, type_), encoded.indices)
+        return pc.take(arrays.from_python(results, type_), encoded.indices)
     rows = [
-        [constant] * len(arrays[0]) if isinstance(value, pa.Scalar) else value.to_pylist()
+        [constant] * len(columns[0]) if isinstance(value, pa.Scalar) else value.to_pylist()
         for value, constant in zip(values, constants, strict=True)
     ]
     memory: dict[Any, Any] = {}
@@ -80,4 +80,4 @@ def per_distinct(
             results.append(memory[operands])
         except TypeError:  # lists and structs are not hashable
             results.append(call(operands))
-    return pa.array(results, type_)
+    return arrays.from_python(results, type_)

@@ -34,6 +34,7 @@ from pilum.table.maintenance import (
 )
 from pilum.table.migration import migrate_names_to_v2, migrate_to_stable_row_ids
 from pilum.table.model import (
+    TOMBSTONE,
     BasePath,
     DataFile,
     DeletionFile,
@@ -87,6 +88,7 @@ from pilum.table.references import (
     update_tag,
 )
 from pilum.table.refs import Branch, Tag
+from pilum.table.roaring import encode_roaring
 from pilum.table.row_id_index import RowIdIndex, build_row_id_index, load_row_id_index, read_row_ids
 from pilum.table.row_ids import RowIdSequence, decode_row_ids, encode_row_ids
 from pilum.table.transaction import Transaction, merge_appends
@@ -104,6 +106,7 @@ from pilum.table.versions import (
 __all__ = [
     "REWRITE_COLUMNS",
     "REWRITE_ROWS",
+    "TOMBSTONE",
     "Append",
     "BasePath",
     "Branch",
@@ -166,6 +169,7 @@ __all__ = [
     "delete_branch",
     "delete_tag",
     "describe_versions",
+    "encode_roaring",
     "encode_row_ids",
     "files_of",
     "find_problems",

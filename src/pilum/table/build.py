@@ -11,13 +11,16 @@ import sys
 from dataclasses import replace
 from functools import cache
 
-from pilum.errors import CorruptFileError, InvalidInputError
+from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 from pilum.schema import Schema
 from pilum.table.codec import defer_fragments
 from pilum.table.flags import DELETION_FILES, STABLE_ROW_IDS, TRANSACTION_FILES_DISABLED, compute_flags
-from pilum.table.fragment_codec import check_fragments, encode_fragment
+from pilum.table.fragment_codec import check_fragments
+from pilum.table.indices import covering_fields
+from pilum.table.lineage import hides_lineage
 from pilum.table.model import TOMBSTONE, Fragment, Manifest, WriterVersion
-from pilum.table.operations import Clone, Merge, Overwrite
+from pilum.table.operations import Clone, Merge, Operation, Overwrite
+from pilum.table.patching import EncodedList, any_deletions, any_hidden_lineage
 from pilum.table.transaction import Transaction
 
 __all__ = ["build_manifest", "writer_version"]
@@ -26,13 +29,8 @@ __all__ = ["build_manifest", "writer_version"]
 @cache
 def writer_version() -> WriterVersion:
     """How pilum signs the versions it writes."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        number = version("pilum")
-    except PackageNotFoundError:  # run from a source tree
-        number = getattr(sys.modules.get("pilum"), "__version__", "0.0.0")
-    return WriterVersion("pilum", number)
+    # Not asked of `importlib.metadata`, which imports `email`, `zipfile` and `csv` for the answer.
+    return WriterVersion("pilum", getattr(sys.modules["pilum"], "__version__", "0.0.0"))
 
 
 def build_manifest(
@@ -69,27 +67,26 @@ def build_manifest(
     elif stable_row_ids and not latest.uses_stable_row_ids and isinstance(operation, Merge):
         latest = _with_stable_row_ids(latest, operation)
     number = version or latest.version + 1
-    # A table of very many fragments is not decoded to add a few.
-    encoded = latest.encoded_fragments if operation.only_adds else None
-    if encoded is None:
-        result = operation.apply(replace(latest, version=number))
-        fragments = _in_order(_without_dead_files(result.fragments))
-    else:
-        result = operation.apply(replace(latest, version=number, fragments=()))
-        fragments = _in_order(result.fragments)
-        if fragments and fragments[0].id <= (latest.max_fragment_id or 0):  # ids that were reserved
-            encoded = None
-            fragments = _in_order(latest.fragments + fragments)
+    result, fragments, encoded = _apply(latest, operation, number)
+    deletions = any(fragment.deletion_file is not None for fragment in fragments)
+    if encoded is not None and not deletions and latest.reader_flags & DELETION_FILES:
+        deletions = any_deletions(encoded)
     reader_flags, writer_flags = compute_flags(
         previous=result.writer_flags,
-        deletion_files=any(fragment.deletion_file is not None for fragment in fragments)
-        or (encoded is not None and bool(latest.reader_flags & DELETION_FILES)),
+        deletion_files=deletions,
         config=bool(result.config),
         base_paths=bool(result.base_paths),
+        covering_fields=any(covering_fields(index) for index in result.indices),
     )
     highest = result.max_fragment_id
     if fragments and (highest is None or fragments[-1].id > highest):
         highest = fragments[-1].id
+    if result.uses_stable_row_ids:
+        hidden = any(map(hides_lineage, fragments))
+        if hidden or (encoded is not None and any_hidden_lineage(encoded)):
+            raise UnsupportedError(
+                "pilum cannot write to this table: its fragments keep row ids or row versions in hidden columns"
+            )
     _check(fragments, result, reader_flags, writer_flags)
     disabled = writer_flags & TRANSACTION_FILES_DISABLED
     built = replace(
@@ -103,9 +100,29 @@ def build_manifest(
         writer_version=writer_version(),
     )
     if encoded is not None:
-        added = [encode_fragment(fragment) for fragment in fragments]
-        defer_fragments(built, [*encoded, *added], f"version {number}")
+        defer_fragments(built, encoded, f"version {number}")
     return built
+
+
+def _apply(
+    latest: Manifest, operation: Operation, number: int
+) -> tuple[Manifest, tuple[Fragment, ...], list[bytes] | None]:
+    """The result of an operation, its fragments in order, and all of them encoded where that was possible.
+
+    A table of very many fragments is not decoded to change a few: the fragments are then those few.
+    """
+    encoded = latest.encoded_fragments
+    if encoded is not None and latest.max_fragment_id is not None:
+        scope = operation.scope(latest)
+        part = None if scope is None else EncodedList.select(encoded, scope, f"version {number}")
+        if part is not None:
+            result = operation.apply(replace(latest, version=number, fragments=part.chosen))
+            fragments = _in_order(_without_dead_files(result.fragments))
+            patched = part.patched(fragments)
+            if patched is not None:
+                return result, fragments, patched
+    result = operation.apply(replace(latest, version=number))
+    return result, _in_order(_without_dead_files(result.fragments)), None
 
 
 def _with_stable_row_ids(latest: Manifest, operation: Merge) -> Manifest:

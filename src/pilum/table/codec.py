@@ -250,7 +250,11 @@ def encode_base_path(base: BasePath) -> pb.BasePath:
 
 
 def encode_manifest(
-    manifest: Manifest, *, index_section: int | None = None, transaction_section: int | None = None
+    manifest: Manifest,
+    *,
+    index_section: int | None = None,
+    transaction_section: int | None = None,
+    dictionaries: Mapping[int, tuple[int, int]] | None = None,
 ) -> bytes:
     """The encoded message of a manifest.
 
@@ -258,6 +262,7 @@ def encode_manifest(
         manifest: the value.
         index_section: file offset of the index section, None without indices.
         transaction_section: file offset of the inline transaction, None without.
+        dictionaries: file offset and length of the values of dictionary fields, by field id (format 0.1).
     """
     message = pb.Manifest.FromString(manifest.extra)
     stored = manifest.stored_schema
@@ -267,6 +272,10 @@ def encode_manifest(
         message.fields.extend(manifest.schema.to_proto())
         for key, value in manifest.schema.metadata.items():
             message.schema_metadata[key] = value.encode()
+    if manifest.data_version == (0, 1):
+        for one in message.fields:
+            if one.HasField("dictionary"):
+                one.dictionary.offset, one.dictionary.length = (dictionaries or {}).get(one.id, (0, 0))
     message.version = manifest.version
     seconds, nanos = divmod(manifest.timestamp_ns, _NANOSECONDS)
     message.timestamp.seconds = seconds

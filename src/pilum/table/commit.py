@@ -11,9 +11,7 @@ that nobody refers to.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
-import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -26,20 +24,22 @@ from pilum.errors import (
     InvalidInputError,
     NotFoundError,
     PilumError,
+    RetryTimeoutError,
     StoreError,
+    UnsupportedError,
 )
-from pilum.io import LocalStore, Store, current_runtime
-from pilum.io.durable import HIDDEN
+from pilum.io import Store, current_runtime
 from pilum.table.build import build_manifest
 from pilum.table.conflicts import conflict_between
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
+from pilum.table.hint import write_hint
 from pilum.table.manifest_file import serialize_manifest_file
 from pilum.table.model import Manifest
-from pilum.table.naming import DETACHED_BIT, TRANSACTIONS, VERSION_HINT, VERSIONS, NamingScheme, manifest_path
+from pilum.table.naming import DETACHED_BIT, TRANSACTIONS, NamingScheme, manifest_path
 from pilum.table.operations import Clone, Operation, Overwrite
 from pilum.table.rebase import rebase
 from pilum.table.transaction import Transaction, encode_transaction, new_uuid
-from pilum.table.versions import VersionFile, find_versions, load_version, read_transaction
+from pilum.table.versions import VersionFile, find_newest, find_versions, load_version, read_transaction
 from pilum.table.waiting import Backoff
 
 __all__ = ["CommitLock", "commit"]
@@ -88,6 +88,7 @@ async def commit(
         AlreadyExistsError: the table is to be created and exists.
         NotFoundError: ``read_version`` does not exist.
         CommitConflictError: another writer's commit excludes this one, or others were faster every time.
+        RetryTimeoutError: it was not done within half an hour.
         UnsupportedError: the table needs features that pilum cannot write.
         InvalidInputError: the operation does not fit the table.
         StoreError: the store failed; when the message says that the status of the commit is unknown, the
@@ -115,6 +116,7 @@ async def commit(
             )
         rebased = await rebase(store, transaction, latest, history.others)
         try:
+            backoff.check(store.uri)
             manifest = build_manifest(
                 latest, rebased.transaction, time.time_ns(), stable_row_ids=stable_row_ids
             )
@@ -122,11 +124,11 @@ async def commit(
         except _CertainlyNotPublished as failure:
             await _discard(store, rebased.written)
             raise failure.cause from None
-        except InvalidInputError:
+        except (InvalidInputError, RetryTimeoutError, UnsupportedError):
             await _discard(store, rebased.written)
             raise
         if published:
-            await _write_hint(store, manifest.version)
+            write_hint(store, manifest.version)
             if auto_cleanup:
                 await _clean_up(store, manifest)
             return manifest
@@ -158,7 +160,7 @@ async def _create(
         raise failure.cause from None
     if not published:
         raise AlreadyExistsError(exists)
-    await _write_hint(store, manifest.version)
+    write_hint(store, manifest.version)
     return manifest
 
 
@@ -205,15 +207,14 @@ class _History:
             NotFoundError: the table or the version that was read does not exist.
             UnsupportedError: the newest version cannot be written to.
         """
-        versions, self.scheme, _ = await find_versions(store)
         seen = self._seen
-        if not versions:
-            raise NotFoundError(f"no dataset at {store.uri}: it has no versions")
-        newest = versions[-1]
-        if seen > newest and not seen & DETACHED_BIT:
-            raise NotFoundError(f"{store.uri} has no version {seen}; the newest is {newest}")
+        newest, self.scheme, between = await find_newest(store, seen)
         if seen & DETACHED_BIT:
             raise InvalidInputError(f"{store.uri}: a detached version is no base for the history")
+        if not newest:
+            raise NotFoundError(f"no dataset at {store.uri}: it has no versions")
+        if seen > newest:
+            raise NotFoundError(f"{store.uri} has no version {seen}; the newest is {newest}")
         if newest == seen:
             if not hasattr(self, "latest"):
                 try:
@@ -225,7 +226,7 @@ class _History:
                     return await self.catch_up(store, transaction)
                 check_writable(self.latest.writer_flags, store.uri)
             return None
-        if newest - seen != len(versions) - bisect.bisect_right(versions, seen):
+        if newest - seen != between:
             raise CommitConflictError(
                 f"{store.uri}: versions after {seen} are gone, so the changes since then cannot be checked; "
                 "run the operation again on the newest version",
@@ -365,20 +366,6 @@ async def _discard(store: Store, paths: list[str]) -> None:
             await store.delete(path)
 
 
-async def _write_hint(store: Store, version: int) -> None:
-    """Leave the newest version number where stores without an ordered listing look for it; best effort.
-
-    Nobody depends on it, so it is not synced to disk, which would be a third of the time of a commit.
-    """
-    if isinstance(store, LocalStore) and _hint_enabled():
-        path = os.path.join(store.uri, VERSION_HINT)
-        temporary = os.path.join(store.uri, VERSIONS, f"{HIDDEN}{secrets.token_hex(8)}.tmp")
-        with contextlib.suppress(OSError):
-            with open(temporary, "xb") as file:  # noqa: ASYNC230
-                file.write(b'{"version":%d}' % version)
-            os.replace(temporary, path)
-
-
 async def _clean_up(store: Store, manifest: Manifest) -> None:
     """The cleanup that the config asks for; the commit stands whatever becomes of it."""
     if "lance.auto_cleanup.interval" in manifest.config:
@@ -386,7 +373,3 @@ async def _clean_up(store: Store, manifest: Manifest) -> None:
 
         with contextlib.suppress(PilumError, OSError):
             await auto_cleanup(store, manifest)
-
-
-def _hint_enabled() -> bool:
-    return os.environ.get("LANCE_USE_VERSION_HINT", "").lower() not in ("0", "false", "off")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pilum.table import operations as ops
-from pilum.table.indices import FRAGMENT_REUSE, MEM_WAL, covered_fragments
+from pilum.table.indices import FRAGMENT_REUSE, MEM_WAL, covered_fragments, fields_inside
 from pilum.table.model import IndexMetadata
 
 __all__ = ["CONDITIONS", "Verdict"]
@@ -189,7 +189,7 @@ def _index_and_rewrite(mine: Any, theirs: Any, verdict: Verdict) -> Verdict:
 def _index_and_replacement(mine: Any, theirs: Any, verdict: Verdict) -> Verdict:
     """i: the values in a new index must be those of the column."""
     index, replaced = (mine, theirs) if isinstance(mine, ops.CreateIndex) else (theirs, mine)
-    return _retry_if(any(not replaced.fields.isdisjoint(one.fields) for one in index.new_indices))
+    return _retry_if(any(not replaced.fields.isdisjoint(fields_inside(one)) for one in index.new_indices))
 
 
 # -- d, v: data replacement ----------------------------------------------------------------------------

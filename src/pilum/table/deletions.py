@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import arrays, distinct
 from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.io import Store
 from pilum.table.locations import locate, open_location
@@ -86,7 +87,7 @@ async def write_deletions(
         InvalidInputError: nothing is deleted, or everything is (then the fragment must go instead), or an
             offset lies outside the fragment.
     """
-    sorted_offsets = np.unique(np.asarray(offsets, dtype=np.uint32))
+    sorted_offsets = distinct.unique(np.asarray(offsets, dtype=np.uint32))
     count = len(sorted_offsets)
     if count == 0:
         raise InvalidInputError(f"no rows of fragment {fragment.id} to delete: write no deletion file")
@@ -114,7 +115,7 @@ def encode_deletions(offsets: Offsets, file_type: int) -> bytes:
     # Arrow's own threads stay out of it: they hang in children of busy parents.
     options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     with pa.ipc.new_file(sink, _SCHEMA, options=options) as writer:
-        writer.write_batch(pa.record_batch([pa.array(offsets, pa.uint32())], schema=_SCHEMA))
+        writer.write_batch(pa.record_batch([arrays.from_numpy(offsets, pa.uint32())], schema=_SCHEMA))
     data: bytes = sink.getvalue().to_pybytes()
     return data
 
@@ -154,8 +155,8 @@ def _decode_arrow(data: Any, where: str) -> Offsets:
     column = batch.column(0)
     if column.null_count:
         raise CorruptFileError(f"{where}: a deletion file with {column.null_count} nulls")
-    offsets: Offsets = column.to_numpy()
-    unique = np.unique(offsets)
+    offsets: Offsets = arrays.to_numpy(column)
+    unique = distinct.unique(offsets)
     if len(unique) != len(offsets):
         raise CorruptFileError(f"{where}: a deletion file that lists a row twice")
     return unique

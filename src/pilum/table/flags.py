@@ -64,9 +64,10 @@ FLAG_NAMES: dict[int, str] = {
 }
 
 _COMMON = DELETION_FILES | STABLE_ROW_IDS | V2_FORMAT | TABLE_CONFIG | BASE_PATHS | TRANSACTION_FILES_DISABLED
-# Each data file names its own version, so a mixed table can be read; writing one is not implemented.
-READABLE = _COMMON | MIXED_FILE_VERSIONS
-WRITABLE = _COMMON
+# Each data file names its own version, so a mixed table can be read, and added to in the version of the table.
+# Columns that an index carries along matter to commits: new values of one end its coverage (`indices`).
+READABLE = _COMMON | MIXED_FILE_VERSIONS | COVERING_FIELDS
+WRITABLE = READABLE
 STICKY = STABLE_ROW_IDS | TRANSACTION_FILES_DISABLED | MIXED_FILE_VERSIONS
 
 # Flags whose meaning holds only when both words agree.
@@ -113,7 +114,9 @@ def check_writable(writer_flags: int, where: str) -> None:
         )
 
 
-def compute_flags(*, previous: int, deletion_files: bool, config: bool, base_paths: bool) -> tuple[int, int]:
+def compute_flags(
+    *, previous: int, deletion_files: bool, config: bool, base_paths: bool, covering_fields: bool = False
+) -> tuple[int, int]:
     """The flag words of a new version.
 
     Args:
@@ -121,6 +124,7 @@ def compute_flags(*, previous: int, deletion_files: bool, config: bool, base_pat
         deletion_files: some fragment has a deletion file.
         config: the table config is not empty.
         base_paths: the list of base paths is not empty.
+        covering_fields: some index carries columns along.
 
     Returns:
         The reader word and the writer word.
@@ -129,4 +133,5 @@ def compute_flags(*, previous: int, deletion_files: bool, config: bool, base_pat
     common = sticky & ~TRANSACTION_FILES_DISABLED
     common |= DELETION_FILES if deletion_files else 0
     common |= BASE_PATHS if base_paths else 0
+    common |= COVERING_FIELDS if covering_fields else 0
     return common, common | (sticky & TRANSACTION_FILES_DISABLED) | (TABLE_CONFIG if config else 0)

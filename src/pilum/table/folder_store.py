@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pilum.io import Bytes, LocalStore, ObjectInfo, ObjectWriter, Range, Store
-from pilum.io.store import Infos, Names, Pieces
+from pilum.io.store import Infos, Leftovers, Names, Pieces
 
 __all__ = ["FolderStore", "folder_of"]
 
@@ -74,6 +74,10 @@ class FolderStore(Store):
 
     async def list_names(self, folder: str) -> Names:
         return await self.parent.list_names(self._key(folder))
+
+    async def leftovers(self, folder: str) -> Leftovers:
+        found = await self.parent.leftovers(self._key(folder))
+        return [(self._own(info), changed) for info, changed in found]
 
     async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
         await self.parent.put(self._key(path), data, if_absent=if_absent)

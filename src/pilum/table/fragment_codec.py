@@ -26,6 +26,7 @@ from pilum.table.model import (
 from pilum.table.views import views
 
 __all__ = [
+    "PackedNumbers",
     "check_fragments",
     "decode_data_file",
     "decode_fragment",
@@ -80,7 +81,7 @@ def _decode_plain(encoded: Sequence[bytes]) -> tuple[Fragment, ...] | None:
         view = kind.FromString(data)
         view.DiscardUnknownFields()
         if view.ByteSize() == len(data):
-            return _read_view(encoded, view, files_of(_PackedNumbers()))
+            return _read_view(encoded, view, files_of(PackedNumbers()))
     return None
 
 
@@ -107,7 +108,7 @@ def _read_view(
     )
 
 
-def _single_file(numbers: _PackedNumbers) -> Callable[[Any], tuple[DataFile, ...]]:
+def _single_file(numbers: PackedNumbers) -> Callable[[Any], tuple[DataFile, ...]]:
     def files(fragment: Any) -> tuple[DataFile, ...]:
         file = fragment.file
         path = file.path
@@ -127,7 +128,7 @@ def _single_file(numbers: _PackedNumbers) -> Callable[[Any], tuple[DataFile, ...
     return files
 
 
-def _any_files(numbers: _PackedNumbers) -> Callable[[Any], tuple[DataFile, ...]]:
+def _any_files(numbers: PackedNumbers) -> Callable[[Any], tuple[DataFile, ...]]:
     def files(fragment: Any) -> tuple[DataFile, ...]:
         return tuple(
             [
@@ -146,7 +147,7 @@ def _any_files(numbers: _PackedNumbers) -> Callable[[Any], tuple[DataFile, ...]]
     return files
 
 
-class _PackedNumbers(dict[bytes, tuple[int, ...]]):
+class PackedNumbers(dict[bytes, tuple[int, ...]]):
     """Packed int32 lists by their bytes, each decoded once; equal lists share one tuple."""
 
     def __missing__(self, packed: bytes) -> tuple[int, ...]:
@@ -264,7 +265,6 @@ def check_fragments(
 
     Raises:
         CorruptFileError: a rule is broken; the message names the fragment.
-        UnsupportedError: a fragment keeps its row ids in a way that pilum cannot read.
     """
     mixed = bool(reader_flags & writer_flags & flags.MIXED_FILE_VERSIONS)
     # Consecutive fragments share the tuples of their files, so the rules about one file are checked once.
@@ -327,7 +327,3 @@ def _check_row_ids(fragment: Fragment, reader_flags: int, where: str) -> None:
     kind = rest.WhichOneof("row_id_sequence")
     if kind is None:
         raise CorruptFileError(f"{where}: stable row ids are on, but fragment {fragment.id} has none")
-    if kind == "row_id_column":
-        raise UnsupportedError(
-            f"{where}: fragment {fragment.id} keeps its row ids in a hidden column, which pilum cannot read yet"
-        )

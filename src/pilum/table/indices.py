@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from pilum import distinct
 from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.proto.lazy import table_pb2 as pb
 from pilum.table.model import IndexMetadata, Manifest
@@ -23,8 +24,10 @@ __all__ = [
     "FRAGMENT_REUSE",
     "MEM_WAL",
     "covered_fragments",
+    "covering_fields",
     "decode_index",
     "encode_coverage",
+    "fields_inside",
     "holds_addresses",
     "index_details",
     "index_files",
@@ -110,6 +113,16 @@ def index_files(index: IndexMetadata) -> list[tuple[str, int]]:
     return [(one.path, one.size_bytes) for one in pb.IndexMetadata.FromString(index.message).files]
 
 
+def covering_fields(index: IndexMetadata) -> tuple[int, ...]:
+    """Ids of the fields whose values the index carries along beside its keys; release 14 lists them in ``fields`` too."""
+    return tuple(pb.IndexMetadata.FromString(index.message).covering_fields)
+
+
+def fields_inside(index: IndexMetadata) -> frozenset[int]:
+    """Ids of the fields whose values are in the index, as keys or carried along."""
+    return frozenset(index.fields).union(covering_fields(index))
+
+
 def index_base(index: IndexMetadata) -> int | None:
     """Base path in which the folder of a segment lies; None is the table's own ``_indices``."""
     message = pb.IndexMetadata.FromString(index.message)
@@ -131,7 +144,7 @@ def holds_addresses(index: IndexMetadata) -> bool:
 
 def encode_coverage(fragments: Iterable[int]) -> bytes:
     """The bitmap of some fragment ids."""
-    return encode_roaring(np.unique(np.fromiter(fragments, np.uint32)))
+    return encode_roaring(distinct.unique(np.fromiter(fragments, np.uint32)))
 
 
 def covered_fragments(index: IndexMetadata) -> frozenset[int] | None:
@@ -178,7 +191,8 @@ def without_coverage_of_fields(manifest: Manifest, changed: Mapping[int, frozens
         indices=tuple(
             [
                 uncover(
-                    index, [one for one, fields in changed.items() if not fields.isdisjoint(index.fields)]
+                    index,
+                    [one for one, fields in changed.items() if not fields.isdisjoint(fields_inside(index))],
                 )
                 for index in manifest.indices
             ]
@@ -248,4 +262,4 @@ def _covers(index: IndexMetadata, live: npt.NDArray[np.uint32]) -> bool:
         covered = decode_roaring(index.fragment_bitmap, f"index {index.name}")
     except CorruptFileError:
         return True  # not ours to judge; keep it
-    return bool(np.isin(covered, live).any())
+    return bool(len(distinct.intersection(covered, live)))

@@ -31,12 +31,15 @@ __all__ = [
     "decode_versions",
     "encode_versions",
     "fragment_row_ids",
+    "hides_lineage",
     "mark_updated",
     "updated_versions",
 ]
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
+
+_HIDDEN: Any = ("row_id_column", "last_updated_at_version_column", "created_at_version_column")
 
 # What a row without a record counts as.
 _FIRST_VERSION = 1
@@ -142,6 +145,14 @@ def updated_versions(fragment: Fragment, where: str = "") -> VersionSequence:
     if _stored_elsewhere(fragment, "last_updated_at_version_sequence"):
         raise UnsupportedError(f"{at} keeps its row versions outside the manifest")
     return created_versions(fragment, where)
+
+
+def hides_lineage(fragment: Fragment) -> bool:
+    """Whether row ids or row versions are in hidden columns of the data files (section 12.6)."""
+    if not fragment.extra:
+        return False
+    rest = pb.DataFragment.FromString(fragment.extra)
+    return any(rest.HasField(name) for name in _HIDDEN)
 
 
 def _stored_elsewhere(fragment: Fragment, group: Any) -> bool:

@@ -3,7 +3,8 @@
 Cleanup removes manifests first, oldest first, then the files that only they named: interrupted anywhere, every
 version that is still listed is whole.  Before files go it looks again for versions that were committed
 meanwhile.  A file that no version ever named may belong to a commit that is going on: it goes only when it is
-older than seven days, and stays when the store cannot tell its age.
+older than seven days, and stays when the store cannot tell its age.  The same holds for the temporary files of
+writers that were killed.
 """
 
 from __future__ import annotations
@@ -166,9 +167,10 @@ async def cleanup(
     times = [(one.version, one.timestamp_ns) for one in state.known.values()]
     chosen = choose_versions(times, newest if current is None else min(current, newest), tagged, policy)
     plan = state.plan(chosen)
+    unfinished = await _unfinished(store, now, delete_unverified)
     if dry_run:
         files = await _old_enough(store, plan.files, now, delete_unverified)
-        return CleanupResult(plan.versions, (*plan.manifests, *files))
+        return CleanupResult(plan.versions, (*plan.manifests, *files, *unfinished))
     pace = Pace(delete_rate_limit)
     removed, failed = await _delete(store, plan.manifests, pace)
     # Whoever committed since, and so may have restored an old version, keeps its files.
@@ -176,7 +178,7 @@ async def cleanup(
     files = await _old_enough(
         store, [one for one in plan.files if _key(one) not in needed], now, delete_unverified
     )
-    more, also_failed = await _delete(store, files, pace)
+    more, also_failed = await _delete(store, (*files, *unfinished), pace)
     return CleanupResult(plan.versions, (*removed, *more), failed + also_failed)
 
 
@@ -322,6 +324,26 @@ async def _old_enough(
                 continue
         result.append(one)
     return tuple(result)
+
+
+_KIND_OF_FOLDER = {
+    DATA: DATA_FILE,
+    DELETIONS: DELETION_FILE,
+    TRANSACTIONS: TRANSACTION_FILE,
+    INDICES: INDEX_FILE,
+    VERSIONS: MANIFEST,
+}
+
+
+async def _unfinished(store: Store, now_ns: int, delete_unverified: bool) -> list[RemovableFile]:
+    """Files that writers began and never finished, by their age: one that is being written is young."""
+    limit = now_ns / 1e9 - UNVERIFIED_AGE.total_seconds()
+    return [
+        RemovableFile(one.path, one.size, kind, False)
+        for folder, kind in _KIND_OF_FOLDER.items()
+        for one, changed in await store.leftovers(folder)
+        if delete_unverified or changed <= limit
+    ]
 
 
 async def _delete(

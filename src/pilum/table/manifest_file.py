@@ -1,5 +1,6 @@
 """The manifest file: sections, manifest, footer (spec/table.md, section 3).
 
+    values of dictionaries           tables of format 0.1 only
     u32 length + IndexSection        when the version has indices
     u32 length + Transaction         inline copy, when at most 20 MiB
     u32 length + Manifest            its offset is in the footer
@@ -15,7 +16,9 @@ import struct
 from typing import NamedTuple
 
 from pilum.errors import CorruptFileError
+from pilum.proto.lazy import file_pb2
 from pilum.table.codec import decode_indices, decode_manifest, encode_indices, encode_manifest, split_manifest
+from pilum.table.dictionaries import put_dictionaries, take_dictionaries
 from pilum.table.model import IndexMetadata, Manifest
 
 __all__ = [
@@ -74,7 +77,11 @@ def parse_manifest_file(data: bytes, where: str) -> ManifestFile:
     transaction = None
     if parts.transaction_section is not None:
         transaction = _section(data, parts.transaction_section, offset, "inline transaction", where)
-    return ManifestFile(decode_manifest(parts, indices, where), transaction)
+    manifest = decode_manifest(parts, indices, where)
+    if manifest.data_version == (0, 1) and manifest.stored_schema is not None:
+        stored = file_pb2.Schema.FromString(manifest.stored_schema[1])
+        object.__setattr__(manifest, "dictionaries", take_dictionaries(stored.fields, data))
+    return ManifestFile(manifest, transaction)
 
 
 def manifest_section(tail: bytes, skipped: int, where: str) -> bytes | int:
@@ -131,11 +138,19 @@ def serialize_manifest_file(manifest: Manifest, transaction: bytes | None) -> by
         sections.extend(encoded)
         return offset
 
+    dictionaries = (
+        put_dictionaries(manifest.dictionaries, sections) if manifest.data_version == (0, 1) else {}
+    )
     index_section = append(encode_indices(manifest.indices)) if manifest.indices else None
     transaction_section = None
     if transaction is not None and len(transaction) <= MAX_INLINE_TRANSACTION:
         transaction_section = append(transaction)
     offset = append(
-        encode_manifest(manifest, index_section=index_section, transaction_section=transaction_section)
+        encode_manifest(
+            manifest,
+            index_section=index_section,
+            transaction_section=transaction_section,
+            dictionaries=dictionaries,
+        )
     )
     return bytes(sections) + _FOOTER.pack(offset, 0, 2, MAGIC)

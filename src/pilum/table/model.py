@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pilum.errors import CorruptFileError
 from pilum.schema import Schema
+from pilum.table.dictionaries import StoredDictionary
 
 __all__ = [
     "ARROW_ARRAY",
@@ -207,6 +208,7 @@ class Manifest:
         writer_version: library that wrote this version.
         indices: index entries, carried from version to version.
         extra: encoded rest of the message, carried through.
+        dictionaries: values of dictionary fields that the manifest file holds (format 0.1).
         stored_schema: a schema and its encoded form, reused as long as ``schema`` is that very object.
         pending: decodes ``fragments``; None when that has been done.
         encoded_fragments: the messages of ``fragments`` where these are decoded on first use.
@@ -229,6 +231,7 @@ class Manifest:
     writer_version: WriterVersion | None = None
     indices: tuple[IndexMetadata, ...] = ()
     extra: bytes = field(default=b"", repr=False)
+    dictionaries: tuple[StoredDictionary, ...] = field(default=(), repr=False)
     stored_schema: tuple[Schema, bytes] | None = field(default=None, repr=False, compare=False)
     pending: Callable[[], tuple[Fragment, ...]] | None = field(
         default=None, init=False, repr=False, compare=False

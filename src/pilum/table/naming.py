@@ -16,6 +16,7 @@ table never changes by itself: every commit uses the one it found.
 from __future__ import annotations
 
 import enum
+import re
 import secrets
 import uuid
 from collections.abc import Iterable
@@ -54,6 +55,7 @@ DETACHED_BIT = 1 << 63
 _MAX_U64 = (1 << 64) - 1
 _SUFFIX = ".manifest"
 _V2_LENGTH = 20 + len(_SUFFIX)
+_V2_NAME = re.compile(r"[0-9]{20}\.manifest").fullmatch
 
 
 class NamingScheme(enum.Enum):
@@ -80,6 +82,10 @@ class VersionListing(NamedTuple):
 
 def parse_manifest_name(name: str) -> ManifestName | None:
     """Recognise a file name in ``_versions/``; None for anything that is not a manifest."""
+    # Nearly every name is one of these, and there may be very many.
+    if len(name) == _V2_LENGTH and _V2_NAME(name):
+        number = int(name[:20])
+        return ManifestName(_MAX_U64 - number, NamingScheme.V2) if number <= _MAX_U64 else None
     if not name.endswith(_SUFFIX):
         return None
     digits = name[: -len(_SUFFIX)]
@@ -109,25 +115,17 @@ def read_listing(names: Iterable[str], where: str) -> VersionListing:
     Raises:
         CorruptFileError: V1 and V2 names lie side by side (a migration that did not finish).
     """
-    versions: list[int] = []
-    detached: list[int] = []
-    schemes: set[NamingScheme] = set()
-    for name in names:
-        found = parse_manifest_name(name)
-        if found is None:
-            continue
-        if found.scheme is None:
-            detached.append(found.version)
-            continue
-        versions.append(found.version)
-        schemes.add(found.scheme)
-    if len(schemes) > 1:
+    found = [one for one in map(parse_manifest_name, names) if one is not None]
+    schemes = {scheme for _, scheme in found}
+    if len(schemes - {None}) > 1:
         raise CorruptFileError(
             f"{where}/{VERSIONS} holds manifests of both naming schemes; finish the migration to V2 names first"
         )
-    versions.sort()
-    detached.sort()
-    return VersionListing(versions, schemes.pop() if schemes else NamingScheme.V2, detached)
+    return VersionListing(
+        sorted([version for version, scheme in found if scheme is not None]),
+        NamingScheme.V1 if NamingScheme.V1 in schemes else NamingScheme.V2,
+        sorted([version for version, scheme in found if scheme is None]),
+    )
 
 
 def manifest_path(version: int, scheme: NamingScheme = NamingScheme.V2) -> str:

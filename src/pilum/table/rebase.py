@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
+from pilum import distinct
 from pilum.errors import CommitConflictError, NotFoundError
 from pilum.io import Store
 from pilum.schema import Field, Schema
 from pilum.table.deletions import Offsets, deletion_path, read_deletions, write_deletions
-from pilum.table.indices import uncover
+from pilum.table.indices import fields_inside, uncover
 from pilum.table.model import BITMAP, TOMBSTONE, DataFile, Fragment, Manifest
 from pilum.table.operations import REWRITE_COLUMNS, CreateIndex, Delete, Operation, Project, Restore, Update
 from pilum.table.transaction import Transaction
@@ -148,13 +147,11 @@ async def _merge(
     store: Store, kind: str, mine: Fragment, old: Fragment, now: Fragment, before: Manifest, latest: Manifest
 ) -> Offsets:
     already = await read_deletions(store, old, bases=before.base_paths)
-    affected = np.setdiff1d(
-        await read_deletions(store, mine, bases=before.base_paths), already, assume_unique=True
-    )
+    affected = distinct.difference(await read_deletions(store, mine, bases=before.base_paths), already)
     existing = await read_deletions(store, now, bases=latest.base_paths)
-    if np.intersect1d(affected, existing, assume_unique=True).size:
+    if len(distinct.intersection(affected, existing)):
         raise _conflict(kind, f"another writer deleted or moved the same rows of fragment {mine.id}")
-    return np.union1d(existing, affected)
+    return distinct.union(existing, affected)
 
 
 def _join_files(
@@ -185,7 +182,10 @@ def _rebase_index(operation: CreateIndex, others: Sequence[Operation]) -> Create
             changed = frozenset(other.fields_modified)
             fragments = [one.id for one in other.updated_fragments]
             indices = tuple(
-                [one if changed.isdisjoint(one.fields) else uncover(one, fragments) for one in indices]
+                [
+                    one if changed.isdisjoint(fields_inside(one)) else uncover(one, fragments)
+                    for one in indices
+                ]
             )
     return operation if indices == operation.new_indices else replace(operation, new_indices=indices)
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pilum import distinct
 from pilum.errors import CorruptFileError
 
 __all__ = ["decode_roaring", "encode_roaring"]
@@ -35,7 +36,7 @@ _OFFSETS_FROM = 4
 
 def encode_roaring(values: Offsets) -> bytes:
     """Encode strictly ascending values as the reference does: without run containers."""
-    keys, starts = np.unique(values >> np.uint32(16), return_index=True)
+    keys, starts = distinct.unique_first(values >> np.uint32(16))
     count = len(keys)
     bounds = [*starts.tolist(), len(values)]
     head = np.empty((count, 2), dtype="<u2")

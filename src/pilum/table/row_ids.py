@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pilum import distinct
 from pilum.errors import CorruptFileError
 from pilum.proto.lazy import table_pb2 as pb
 from pilum.proto.lazy import wire
@@ -96,10 +96,14 @@ class RowIdSequence:
 
     __hash__ = None  # type: ignore[assignment]
 
-    @cached_property
+    @property
     def offsets(self) -> I64:
         """int64, position of the first row of each run."""
-        return np.cumsum(self.lengths) - self.lengths
+        # Not a `cached_property`: in Python 3.11 that has a lock, which a fork leaves locked.
+        found: I64 | None = self.__dict__.get("_offsets")
+        if found is None:
+            found = self.__dict__["_offsets"] = np.cumsum(self.lengths) - self.lengths
+        return found
 
     def to_array(self) -> U64:
         """All ids in order, uint64; 8 bytes for every row."""
@@ -145,7 +149,7 @@ class RowIdSequence:
         if not len(gone):
             return self.starts, self.lengths, self.offsets
         # Between two cuts all rows are in one run, and all or none are deleted.
-        cuts = np.unique(np.concatenate([self.offsets, gone, gone + 1]))
+        cuts = distinct.unique(np.concatenate([self.offsets, gone, gone + 1]))
         ends = np.append(cuts[1:], len(self))
         place = np.minimum(np.searchsorted(gone, cuts), len(gone) - 1)
         kept = (gone[place] != cuts) & (ends > cuts)

@@ -1,17 +1,18 @@
 """Finding and reading versions (spec/table.md, sections 4.2 and 5.1).
 
-The newest version is found by one listing of ``_versions/``; a version is read by one request for its whole
-manifest file.  The version hint is never read: it is not authoritative, and a listing of a local folder is as
-cheap.
+The newest version is found by one listing of ``_versions/``, or without one on a local disk where the version hint
+can be relied on (`hint`); a version is read by one request for its whole manifest file.
 """
 
 from __future__ import annotations
 
+import bisect
 from typing import NamedTuple
 
 from pilum.errors import CorruptFileError, NotFoundError
 from pilum.file.late import prepare
 from pilum.io import Store
+from pilum.table.hint import read_hint
 from pilum.table.legacy import has_trusted_counts, with_counts
 from pilum.table.manifest_file import ManifestFile, parse_manifest_file
 from pilum.table.model import Manifest
@@ -27,7 +28,9 @@ from pilum.table.naming import (
 from pilum.table.transaction import Transaction, decode_transaction
 
 __all__ = [
+    "Newest",
     "VersionFile",
+    "find_newest",
     "find_versions",
     "latest_version",
     "list_versions",
@@ -51,6 +54,21 @@ class VersionFile(NamedTuple):
     path: str
 
 
+class Newest(NamedTuple):
+    """The newest version of a table.
+
+    Attributes:
+        version: number; 0 when there is no table.
+        scheme: how its manifests are named.
+        newer: how many versions there are after the known one; those that a hint vouches for are counted, not
+            looked for.
+    """
+
+    version: int
+    scheme: NamingScheme
+    newer: int
+
+
 async def find_versions(store: Store) -> VersionListing:
     """All versions of a table and the naming scheme it uses; reads no manifest.
 
@@ -66,15 +84,35 @@ async def list_versions(store: Store) -> list[int]:
 
 
 async def latest_version(store: Store) -> int:
-    """The newest version number; one listing.
+    """The newest version number; one listing at most.
 
     Raises:
         NotFoundError: there is no table.
     """
-    versions = (await find_versions(store)).versions
-    if not versions:
+    newest, _, _ = await find_newest(store)
+    if not newest:
         raise NotFoundError(f"no dataset at {store.uri}: it has no versions")
-    return versions[-1]
+    return newest
+
+
+async def find_newest(store: Store, since: int = 0) -> Newest:
+    """The newest version; one listing at most.
+
+    Args:
+        store: the table's store.
+        since: a version that is known.
+
+    Raises:
+        CorruptFileError: both naming schemes lie side by side.
+    """
+    hinted = read_hint(store)
+    if hinted is not None:
+        return Newest(*hinted, max(0, hinted[0] - since))
+    found = await find_versions(store)
+    versions = found.versions
+    return Newest(
+        versions[-1] if versions else 0, found.scheme, len(versions) - bisect.bisect_right(versions, since)
+    )
 
 
 async def load_manifest(store: Store, version: int) -> Manifest:

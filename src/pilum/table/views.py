@@ -9,6 +9,9 @@ A view drops what it does not declare.  Whether it dropped anything is visible i
 from that of the split form, and the caller takes the next more general way.  The same comparison catches
 legal but unusual encodings.  `SimpleFragments` is the narrowest view: one data file for each fragment, which
 saves a list access (1 µs), and no base paths.
+
+`VersionView` is what a list of versions asks of a manifest, `FragmentIds` what patching a long list of fragments
+does; both leave the rest unread.
 """
 
 from __future__ import annotations
@@ -16,7 +19,15 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+from pilum import imports
+
 __all__ = ["Views", "views"]
+
+_NAMES = (
+    "google.protobuf.descriptor_pb2",
+    "google.protobuf.descriptor_pool",
+    "google.protobuf.message_factory",
+)
 
 
 class Views(NamedTuple):
@@ -25,11 +36,15 @@ class Views(NamedTuple):
     split_manifest: Any
     simple_fragments: Any
     fragments: Any
+    version: Any
+    fragment_id: Any
+    fragment_ids: Any
 
 
 @functools.cache
 def views() -> Views:
     """The view classes, built on first use (0.3 ms)."""
+    imports.load_all(_NAMES)
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -51,6 +66,25 @@ def views() -> Views:
                 entry.type_name = ".pilum.views." + extra.removeprefix("repeated ")
 
     message("SplitManifest", (2, "fragments", kinds.TYPE_BYTES, "repeated"))
+    message("Timestamp", (1, "seconds", kinds.TYPE_INT64, ""), (2, "nanos", kinds.TYPE_INT32, ""))
+    message(
+        "VersionView",
+        (2, "fragments", kinds.TYPE_BYTES, "repeated"),
+        (3, "version", kinds.TYPE_UINT64, ""),
+        (7, "timestamp", kinds.TYPE_MESSAGE, "Timestamp"),
+        (9, "reader_flags", kinds.TYPE_UINT64, ""),
+        (10, "writer_flags", kinds.TYPE_UINT64, ""),
+        (22, "fragment_tree", kinds.TYPE_BYTES, "optional"),
+    )
+    message(
+        "FragmentId",
+        (1, "id", kinds.TYPE_UINT64, ""),
+        (3, "deletion_file", kinds.TYPE_BYTES, ""),
+        (12, "hidden_ids", kinds.TYPE_BYTES, "optional"),
+        (13, "hidden_updated", kinds.TYPE_BYTES, "optional"),
+        (14, "hidden_created", kinds.TYPE_BYTES, "optional"),
+    )
+    message("FragmentIds", (2, "fragments", kinds.TYPE_MESSAGE, "repeated FragmentId"))
     data_file = (
         (1, "path", kinds.TYPE_STRING, ""),
         (2, "fields", kinds.TYPE_BYTES, ""),
@@ -80,4 +114,11 @@ def views() -> Views:
     def of(name: str) -> Any:
         return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"pilum.views.{name}"))
 
-    return Views(of("SplitManifest"), of("SimpleFragments"), of("FragmentsView"))
+    return Views(
+        of("SplitManifest"),
+        of("SimpleFragments"),
+        of("FragmentsView"),
+        of("VersionView"),
+        of("FragmentId"),
+        of("FragmentIds"),
+    )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import time
 
+from pilum.errors import RetryTimeoutError
 from pilum.io import InlineRuntime, current_runtime
 
 __all__ = ["Backoff", "Pace", "pause"]
 
 # Retries of one commit share this much time; the first attempt is never cut short.
 _RETRY_BUDGET_SECONDS = 30.0
+# No commit takes longer, whatever it waits for.
+_COMMIT_LIMIT_SECONDS = 1800.0
 _FIRST_SLOT_SECONDS = 0.05
 _MAX_SLOTS = 128
 
@@ -36,6 +39,17 @@ class Backoff:
         self.attempts = 0
         self._started = time.monotonic()
         self._slot = _FIRST_SLOT_SECONDS
+
+    def check(self, what: str) -> None:
+        """Refuse to go on when the commit has taken too long.
+
+        Raises:
+            RetryTimeoutError: it has.
+        """
+        if time.monotonic() - self._started > _COMMIT_LIMIT_SECONDS:
+            raise RetryTimeoutError(
+                f"{what}: not committed within {_COMMIT_LIMIT_SECONDS / 60:.0f} minutes; nothing was published"
+            )
 
     async def wait(self) -> bool:
         """Pause before the next attempt; False when the time for retries is used up."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilum.encoding.v2_0 import ArrayRead, PageBuffers
@@ -178,6 +178,7 @@ def test_pages_with_validity_on_the_indices() -> None:
     check(page, pa.array([10, None, 20], pa.int32()))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 31), st.booleans(), st.integers(1, 700), st.integers(0, 1000))
 def test_bitpacked(width: int, signed: bool, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -191,6 +192,7 @@ def test_bitpacked(width: int, signed: bool, count: int, seed: int) -> None:
     check(Page(pb.ArrayEncoding(bitpacked=message), [packed], pa.int32(), count), pa.array(values))
 
 
+@settings(deadline=None)
 @given(st.sampled_from([8, 16, 32, 64]), st.integers(1, 3000), st.data())
 def test_bitpacked_for_non_negative(bits: int, count: int, data: st.DataObject) -> None:
     from pilum.encoding.kernels import bitpacking

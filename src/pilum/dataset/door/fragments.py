@@ -15,14 +15,14 @@ from pilum.dataset.door.reading import Columns
 from pilum.dataset.door.scanner import LanceScanner, check_blob_mode
 from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata
 from pilum.dataset.fragments import AsyncFragmentSession, AsyncLanceFragment
-from pilum.dataset.unbuilt import UnbuiltFragment
+from pilum.dataset.lance_schema import LanceSchema
 from pilum.errors import NotFoundError
 from pilum.io import iterate, run, store_for
 
 __all__ = ["FragmentSession", "LanceFragment"]
 
 
-class LanceFragment(UnbuiltFragment, Posing):
+class LanceFragment(Posing):
     """One fragment of a dataset version.
 
     Args:
@@ -178,6 +178,68 @@ class LanceFragment(UnbuiltFragment, Posing):
             InvalidInputError: an offset is not in the fragment (a `ValueError`).
         """
         return self.dataset._run(self.aio.delete_rows(offsets))
+
+    def merge_columns(
+        self,
+        value_func: Any,
+        columns: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        reader_schema: pa.Schema | None = None,
+    ) -> tuple[FragmentMetadata, LanceSchema]:
+        """Write a file with new columns for this fragment; does not commit.
+
+        Args:
+            value_func: SQL expressions, a function or rows, as for `LanceDataset.add_columns`.
+            columns: columns that a function is given; all by default.
+            batch_size: rows that a function is given at once.
+            reader_schema: schema of the new columns, for iterators of batches and for functions.
+
+        Returns:
+            The fragment with its new file, and the schema of the dataset with the new columns.  When every fragment
+            has them, commit all with `LanceOperation.Merge`.
+
+        Raises:
+            InvalidInputError: a column exists already, or there are more or fewer values than rows.
+        """
+        return self.dataset._run(self.aio.merge_columns(value_func, columns, batch_size, reader_schema))
+
+    def merge(
+        self, data_obj: Any, left_on: str, right_on: str | None = None, schema: pa.Schema | None = None
+    ) -> tuple[FragmentMetadata, LanceSchema]:
+        """Write a file with the columns of another table, joined by a key; does not commit.
+
+        Arguments as for `LanceDataset.merge`, result and errors as for `merge_columns`.
+        """
+        return self.dataset._run(self.aio.merge(data_obj, left_on, right_on, schema))
+
+    def update_columns(
+        self,
+        data_obj: Any,
+        left_on: str = "_rowid",
+        right_on: str | None = None,
+        schema: pa.Schema | None = None,
+        *,
+        with_offsets: bool = False,
+    ) -> tuple[FragmentMetadata, list[int]] | tuple[FragmentMetadata, list[int], bytes]:
+        """Write a file with new values of columns, joined by a key; does not commit.
+
+        Args:
+            data_obj: rows with the key and the columns; held in memory.
+            left_on: key column of the dataset.
+            right_on: key column of the data, by default of the same name.
+            schema: needed for iterators of batches.
+            with_offsets: also return which rows matched.
+
+        Returns:
+            The fragment with its new file, the ids of the fields with new values and, if asked for, the offsets of
+            the rows as a Roaring bitmap; commit them with `LanceOperation.Update` in mode ``rewrite_columns``.
+
+        Raises:
+            InvalidInputError: the dataset does not have a column, or its type does not fit.
+        """
+        return self.dataset._run(
+            self.aio.update_columns(data_obj, left_on, right_on, schema, with_offsets=with_offsets)
+        )
 
     def validate(self) -> None:
         """Check that the files of the fragment are there and have the rows the manifest says.

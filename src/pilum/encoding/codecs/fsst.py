@@ -29,7 +29,7 @@ from pilum.encoding.codecs.base import (
 from pilum.encoding.kernels import fsst, fsst_encode
 from pilum.errors import CorruptFileError, InvalidInputError
 
-__all__ = ["CODEC"]
+__all__ = ["CODEC", "code_strings"]
 
 _TABLE = 2312
 _MAGIC = b"TSSF"
@@ -66,7 +66,7 @@ class FsstCodec(Codec):
     def encode_miniblock(self, block: Block, options: EncodeOptions) -> MiniBlockEncoded:
         from pilum.encoding import registry
 
-        codes, table = _encode(block)
+        codes, table = code_strings(block)
         encoded = registry.codec("variable").encode_miniblock(codes, options)
         if table is not None:
             encoded.ce = _wrap(encoded.ce, table)
@@ -75,12 +75,12 @@ class FsstCodec(Codec):
     def encode_values(self, block: Block, options: EncodeOptions) -> tuple[Values, CE]:
         from pilum.encoding import registry
 
-        codes, table = _encode(block)
+        codes, table = code_strings(block)
         values, ce = registry.codec("variable").encode_values(codes, options)
         return values, ce if table is None else _wrap(ce, table)
 
 
-def _encode(block: Block) -> tuple[VariableBlock, bytes | None]:
+def code_strings(block: Block) -> tuple[VariableBlock, bytes | None]:
     """Code strings and their symbol table; None for values that no table makes shorter."""
     if not isinstance(block, VariableBlock):
         raise InvalidInputError("codec fsst takes byte strings")

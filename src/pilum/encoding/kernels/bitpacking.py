@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pilum import distinct
 from pilum.encoding.kernels import Kernel, ranges
 
 __all__ = ["GROUP", "bit_length", "bit_widths", "pack", "unpack"]
@@ -119,7 +120,7 @@ def _lanes(count: int, bits: int) -> int:
 
 def unpack_numpy(words: Words64, starts: Ints, widths: Ints, bits: int, out: Words64) -> None:
     grid = out.reshape(len(starts), bits, 16)
-    for width in np.unique(widths).tolist():
+    for width in distinct.unique(widths).tolist():
         members = np.flatnonzero(widths == width)
         if width == 0:
             grid[members] = 0
@@ -186,7 +187,7 @@ def pack_numpy(values: Words64, widths: Ints, bits: int, out: Words64) -> None:
     ends = np.cumsum(widths)
     starts = ends - widths
     rows = out.reshape(-1, 16)
-    for width in np.unique(widths).tolist():
+    for width in distinct.unique(widths).tolist():
         if width == 0:
             continue
         members = np.flatnonzero(widths == width)

@@ -114,12 +114,32 @@ class Distance:
             return
         self._of_wide(matrix, out)
 
+    def of_stack(self, memory: Floats, stride: int, rows: int, out: Distances) -> None:
+        """As calling it, for matrices that lie at equal distances from each other in one piece of memory.
+
+        Args:
+            memory: begins with the first matrix; of the type of the elements.
+            stride: elements from the begin of one matrix to that of the next.
+            rows: rows of each.
+            out: one number a row, the matrices one after the other.
+        """
+        dimension = self._query.size
+        if self._kernel is not None and self._widen is None:
+            compiled = self._kernel.get(len(out) * dimension * self.dtype.itemsize)
+            if compiled is not None:
+                compiled(self._query, self._norm, memory, stride, rows, out)
+                return
+        for part in range(len(out) // rows):
+            begin = part * stride
+            matrix = memory[begin : begin + rows * dimension].reshape(rows, dimension)
+            self(matrix, out[part * rows : (part + 1) * rows])
+
     def _of_wide(self, matrix: Floats, out: Distances) -> None:
         compiled = self._kernel.get(matrix.nbytes)
         if compiled is None:
             distances_numpy(self._query, matrix, self._metric, out)
         else:
-            compiled(self._query, self._norm, matrix.reshape(-1), out)
+            compiled(self._query, self._norm, matrix.reshape(-1), 0, max(1, len(out)), out)
 
     def _of_narrow(self, matrix: Floats, out: Distances) -> None:
         rows, dimension = matrix.shape
@@ -134,7 +154,7 @@ class Distance:
             if compiled is None:
                 distances_numpy(self._query, wide.reshape(-1, dimension), self._metric, target)
             else:
-                compiled(self._query, self._norm, wide, target)
+                compiled(self._query, self._norm, wide, 0, len(target), target)
 
 
 def _widen_half(part: Floats, out: Distances) -> None:
@@ -187,37 +207,43 @@ def distances_numpy(query: Floats, matrix: Floats, metric: str, out: Distances) 
                 target[:] = 1 - np.einsum("ij,j->i", part, query) / (norm * size)
 
 
-def l2_numba(query: Floats, norm: Any, matrix: Floats, out: Distances) -> None:
+def l2_numba(query: Floats, norm: Any, memory: Floats, stride: int, rows: int, out: Distances) -> None:
     dimension = query.size
-    for row in range(out.size):
-        vector = matrix[row * dimension : (row + 1) * dimension]
-        total = norm * 0
-        for i in range(dimension):
-            delta = vector[i] - query[i]
-            total += delta * delta
-        out[row] = total
+    for part in range(out.size // rows):
+        for row in range(rows):
+            begin = part * stride + row * dimension
+            vector = memory[begin : begin + dimension]
+            total = norm * 0
+            for i in range(dimension):
+                delta = vector[i] - query[i]
+                total += delta * delta
+            out[part * rows + row] = total
 
 
-def dot_numba(query: Floats, norm: Any, matrix: Floats, out: Distances) -> None:
+def dot_numba(query: Floats, norm: Any, memory: Floats, stride: int, rows: int, out: Distances) -> None:
     dimension = query.size
-    for row in range(out.size):
-        vector = matrix[row * dimension : (row + 1) * dimension]
-        total = norm * 0
-        for i in range(dimension):
-            total += vector[i] * query[i]
-        out[row] = 1 - total
+    for part in range(out.size // rows):
+        for row in range(rows):
+            begin = part * stride + row * dimension
+            vector = memory[begin : begin + dimension]
+            total = norm * 0
+            for i in range(dimension):
+                total += vector[i] * query[i]
+            out[part * rows + row] = 1 - total
 
 
-def cosine_numba(query: Floats, norm: Any, matrix: Floats, out: Distances) -> None:
+def cosine_numba(query: Floats, norm: Any, memory: Floats, stride: int, rows: int, out: Distances) -> None:
     dimension = query.size
-    for row in range(out.size):
-        vector = matrix[row * dimension : (row + 1) * dimension]
-        total = norm * 0
-        size = norm * 0
-        for i in range(dimension):
-            total += vector[i] * query[i]
-            size += vector[i] * vector[i]
-        out[row] = 1 - total / (norm * np.sqrt(size))
+    for part in range(out.size // rows):
+        for row in range(rows):
+            begin = part * stride + row * dimension
+            vector = memory[begin : begin + dimension]
+            total = norm * 0
+            size = norm * 0
+            for i in range(dimension):
+                total += vector[i] * query[i]
+                size += vector[i] * vector[i]
+            out[part * rows + row] = 1 - total / (norm * np.sqrt(size))
 
 
 def widen_numba(halves: npt.NDArray[np.uint16], out: Distances) -> None:
@@ -334,7 +360,7 @@ _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 
 
 def _kernels_of(element: str) -> tuple[Kernel, Kernel, Kernel]:
-    signature = f"void(r.{element}, ={element}, r.{element}, f4)"
+    signature = f"void(r.{element}, ={element}, r.{element}, =i8, =i8, f4)"
     return (
         Kernel(l2_numba, signature, fastmath=_REORDER),
         Kernel(cosine_numba, signature, fastmath=_REORDER),

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pilum import distinct
 from pilum.encoding.kernels import Kernel
 
 __all__ = ["SymbolTable", "compress", "train"]
@@ -76,7 +77,7 @@ def make_table(words: Words, lengths: Ints) -> SymbolTable:
     longer = lengths >= 3
     # of the candidates for one slot the best, which comes first, has it
     first = np.zeros(len(words), np.bool_)
-    first[np.unique(np.where(longer, where, -1 - np.arange(len(words))), return_index=True)[1]] = True
+    first[distinct.unique_first(np.where(longer, where, -1 - np.arange(len(words))))[1]] = True
     kept = np.flatnonzero(first | ~longer)[:SYMBOLS]
     words, lengths, where = words[kept], lengths[kept], where[kept]
     codes = np.arange(len(kept))

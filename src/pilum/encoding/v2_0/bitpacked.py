@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pilum import distinct
 from pilum.encoding.blocks import Bytes, FixedBlock, take_block, unpack_bits
 from pilum.encoding.kernels import bitpacking
 from pilum.encoding.page import Range, Rows
@@ -92,7 +93,7 @@ class GroupsDecoder(ArrayDecoder):
             starts, stops = [first], [last]
             places = np.arange(rows.start, rows.stop) - first * _GROUP
         else:
-            groups, which = np.unique(rows // _GROUP, return_inverse=True)
+            groups, which = distinct.unique_inverse(rows // _GROUP)
             starts, stops, picks = plan_runs(groups, 0)
             assert picks is None
             places = which * _GROUP + rows % _GROUP

@@ -23,13 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding.arrow_blocks import to_arrow
 from pilum.encoding.blocks import VariableBlock, pack_bits
 from pilum.encoding.page import Rows
 from pilum.encoding.v2_0.ends import Extents
 from pilum.encoding.v2_0.flat import read_spans
 from pilum.encoding.v2_0.reads import ArrayDecoder, ArrayRead, Ints, done, join, then
-from pilum.encoding.v2_0.values import to_array
+from pilum.encoding.v2_0.values import converter
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError, located
 
 __all__ = [
@@ -65,7 +66,7 @@ class Column:
     def schedule(self, rows: Rows) -> ArrayRead:
         """Plan the read of some rows, all below ``num_rows``; decodes to an Arrow array.  Pure."""
         if not len(rows):
-            return done(pa.array([], self.arrow_type))
+            return done(arrays.empty(self.arrow_type))
         return self._schedule(rows)
 
     def _schedule(self, rows: Rows) -> ArrayRead:
@@ -89,9 +90,16 @@ class _Paged(Column):
         self.num_rows = starts[-1]
         self.arrow_type = arrow_type
 
-    def _reads(self, rows: Rows, plan: Callable[[int, Rows], ArrayRead]) -> list[tuple[int, ArrayRead]]:
-        """The reads of all pages that hold some of ``rows``, each told where it failed if it does."""
-        return [(number, _at_page(number, plan, part)) for number, part in self._overlapping(rows)]
+    def _reads(self, rows: Rows, plan: Callable[[int, Rows], ArrayRead]) -> tuple[list[int], list[ArrayRead]]:
+        """The pages that hold some of ``rows`` and their reads; a plan that fails is told its page."""
+        numbers, reads = [], []
+        for number, part in self._overlapping(rows):
+            try:
+                reads.append(plan(number, part))
+            except PilumError as error:
+                raise _named(error, number) from None
+            numbers.append(number)
+        return numbers, reads
 
     def _overlapping(self, rows: Rows) -> list[tuple[int, Rows]]:
         starts = self.starts
@@ -115,23 +123,31 @@ class _Paged(Column):
         return found
 
 
-def _at_page(number: int, plan: Callable[[int, Rows], ArrayRead], rows: Rows) -> ArrayRead:
-    try:
-        read = plan(number, rows)
-    except PilumError as error:
-        raise _named(error, number) from None
-    return _watched(read, number)
+def _over_pages(numbers: list[int], reads: list[ArrayRead], step: Callable[[list[Any]], Any]) -> ArrayRead:
+    """As `join`, for the reads of pages: what fails in one of them is told which page that is."""
+    alone = len(reads) == 1
+    ranges = reads[0].ranges if alone else [one for read in reads for one in read.ranges]
 
-
-def _watched(read: ArrayRead, number: int) -> ArrayRead:
     def decode(buffers: list[Any]) -> Any:
+        results: list[Any] = []
+        again, at, page = False, 0, 0
         try:
-            found = read.decode(buffers)
+            for number, read in zip(numbers, reads, strict=True):
+                page = number
+                size = len(read.ranges)
+                found = read.decode(buffers if alone else buffers[at : at + size])
+                at += size
+                again = again or isinstance(found, ArrayRead)
+                results.append(found)
         except PilumError as error:
-            raise _named(error, number) from None
-        return _watched(found, number) if isinstance(found, ArrayRead) else found
+            raise _named(error, page) from None
+        if not again:
+            return step(results)
+        return _over_pages(
+            numbers, [one if isinstance(one, ArrayRead) else done(one) for one in results], step
+        )
 
-    return ArrayRead(read.ranges, decode)
+    return ArrayRead(ranges, decode)
 
 
 def _named(error: PilumError, number: int) -> PilumError:
@@ -153,19 +169,19 @@ def concat(arrays: list[Any]) -> Any:
 class LeafColumn(_Paged):
     """Pages of values."""
 
-    __slots__ = ("pages",)
+    __slots__ = ("_convert", "pages")
 
     def __init__(self, pages: Sequence[ArrayDecoder], arrow_type: Any) -> None:
         super().__init__([page.count for page in pages], arrow_type)
         self.pages = pages
+        self._convert = converter(arrow_type)
 
     def _schedule(self, rows: Rows) -> ArrayRead:
-        reads = self._reads(rows, self._plan)
-        return join([read for _, read in reads], concat)
+        numbers, reads = self._reads(rows, self._plan)
+        return _over_pages(numbers, reads, concat)
 
     def _plan(self, number: int, rows: Rows) -> ArrayRead:
-        kind = self.arrow_type
-        return then(self.pages[number].schedule(rows), lambda values: to_array(values, kind))
+        return then(self.pages[number].schedule(rows), self._convert)
 
 
 class NullColumn(Column):
@@ -220,15 +236,21 @@ class Lists(NamedTuple):
     """Where lists lie in the column of items; null lists have no items.
 
     Attributes:
-        starts, sizes: first item and number of items of each list.
+        offsets: of the lists over their own items, back to back; int32 or int64.
         validity: one boolean per list, None = all valid.
-        offsets: of the lists over their own items, back to back.
+        low: the first item where the items of all lists lie back to back in their column, too; else None.
+        starts: first item of each list; only where ``low`` is None.
     """
 
-    starts: Ints
-    sizes: Ints
+    offsets: Any
     validity: Any
-    offsets: Ints
+    low: int | None
+    starts: Ints | None = None
+
+    @classmethod
+    def adjacent(cls, low: int, offsets: Any) -> Lists:
+        """Valid lists of which each begins where the one before ends, the first one at ``low``."""
+        return cls(offsets, None, low)
 
     @classmethod
     def of(cls, starts: Ints, sizes: Ints, validity: Any) -> Lists:
@@ -238,40 +260,64 @@ class Lists(NamedTuple):
         offsets = np.empty(len(sizes) + 1, np.int64)
         offsets[0] = 0
         np.cumsum(sizes, out=offsets[1:])
-        return cls(starts, sizes, validity, offsets)
+        low = _contiguous(starts, sizes, int(offsets[-1]))
+        return cls(offsets, validity, low, None if low is not None else starts)
+
+    @property
+    def items(self) -> Rows:
+        """The number of every item of every list; strictly increasing, because lists do not overlap."""
+        total = int(self.offsets[-1])
+        if self.low is not None:
+            return range(self.low, self.low + total)
+        assert self.starts is not None
+        sizes = np.diff(self.offsets)
+        return np.repeat(self.starts - self.offsets[:-1], sizes) + np.arange(total)
 
 
 def read_items(lists: Lists, items: Column, arrow_type: Any) -> ArrayRead:
     """The lists with their items, which are still to be read."""
-    starts, sizes, _, offsets = lists
-    total = int(offsets[-1])
-    low = _contiguous(starts, sizes, total)
-    rows: Rows = _expanded(starts, sizes, offsets) if low is None else range(low, low + total)
-    return then(items.schedule(rows), lambda found: _list_array(lists, found, arrow_type))
+    return then(items.schedule(lists.items), lambda found: _list_array(lists, found, arrow_type))
 
 
-def over_all_items(lists: Lists, items: Any, arrow_type: Any) -> Any:
-    """The lists over all items of the column, of which null lists may own some."""
-    starts, sizes, _, offsets = lists
-    total = int(offsets[-1])
+def over_all_items(lists: Lists, items: Any, arrow_type: Any, first: int = 0) -> Any:
+    """The lists over all items from ``first`` on, of which null lists may own some."""
+    total = int(lists.offsets[-1])
     if total != len(items):
-        low = _contiguous(starts, sizes, total)
-        if low is None:
-            items = items.take(pa.array(_expanded(starts, sizes, offsets)))
+        wanted = lists.items
+        if isinstance(wanted, range):
+            items = _part(items, wanted.start - first, total)
         else:
-            items = items.slice(low, total)
+            items = arrays.take(items, wanted - first)
     return _list_array(lists, items, arrow_type)
+
+
+def _part(items: Any, low: int, count: int) -> Any:
+    """A slice of items.
+
+    Arrow takes and filters slices of fixed-size lists of lists wrongly, so what holds such is copied.
+    """
+    part = items.slice(low, count)
+    return pa.concat_arrays([part, part.slice(0, 0)]) if _has_wide_lists(items.type) else part
+
+
+def _has_wide_lists(kind: Any) -> bool:
+    inside = [kind.field(i).type for i in range(kind.num_fields)]
+    if pa.types.is_fixed_size_list(kind) and inside[0].num_fields:
+        return True
+    return any(_has_wide_lists(one) for one in inside)
 
 
 def _list_array(lists: Lists, items: Any, kind: Any) -> Any:
     offsets, validity = lists.offsets, lists.validity
-    count = len(lists.sizes)
+    count = len(offsets) - 1
     if not pa.types.is_large_list(kind):
         if int(offsets[-1]) > _MAX_I32:
             raise InvalidInputError(
                 f"{int(offsets[-1])} list items do not fit one Arrow array; read smaller batches"
             )
-        offsets = offsets.astype(np.int32)
+        offsets = offsets.astype(np.int32, copy=False)
+    elif offsets.dtype != np.int64:
+        offsets = offsets.astype(np.int64)
     bitmap, nulls = None, 0
     if validity is not None:
         bitmap, nulls = pa.py_buffer(pack_bits(validity)), count - int(np.count_nonzero(validity))
@@ -280,17 +326,18 @@ def _list_array(lists: Lists, items: Any, kind: Any) -> Any:
 
 def _contiguous(starts: Ints, sizes: Ints, total: int) -> int | None:
     """The first item if the items of all lists lie back to back, else None."""
+    if not len(sizes):
+        return 0
+    first, last = int(starts[0]), int(starts[-1]) + int(sizes[-1])
+    # Starts never decrease, so empty lists at either end only make the span larger.
+    if last - first == total:
+        return first
     filled = np.flatnonzero(sizes)
     if not len(filled):
         return 0
-    first, last = int(filled[0]), int(filled[-1])
-    low = int(starts[first])
-    return low if int(starts[last]) + int(sizes[last]) - low == total else None
-
-
-def _expanded(starts: Ints, sizes: Ints, offsets: Ints) -> Ints:
-    """The number of every item of every list; strictly increasing, because lists do not overlap."""
-    return np.repeat(starts - offsets[:-1], sizes) + np.arange(int(offsets[-1]))
+    begin, end = int(filled[0]), int(filled[-1])
+    low = int(starts[begin])
+    return low if int(starts[end]) + int(sizes[end]) - low == total else None
 
 
 class ListColumn(_Paged):
@@ -311,25 +358,28 @@ class ListColumn(_Paged):
             )
 
     def _schedule(self, rows: Rows) -> ArrayRead:
-        reads = self._reads(rows, lambda number, part: self.pages[number].extents(part))
-        bases = [self.bases[number] for number, _ in reads]
-        ends = [read for _, read in reads]
+        numbers, ends = self._reads(rows, lambda number, part: self.pages[number].extents(part))
+        bases = [self.bases[number] for number in numbers]
         kind = self.arrow_type
         if len(rows) == self.num_rows:
+            lists = _over_pages(numbers, ends, lambda parts: _absolute(parts, bases))
             everything = self.items.schedule(range(self.items.num_rows))
-            return join(
-                [*ends, everything],
-                lambda parts: over_all_items(_absolute(parts[:-1], bases), parts[-1], kind),
-            )
-        return join(ends, lambda parts: read_items(_absolute(parts, bases), self.items, kind))
+            return join([lists, everything], lambda parts: over_all_items(parts[0], parts[1], kind))
+        return _over_pages(numbers, ends, lambda parts: read_items(_absolute(parts, bases), self.items, kind))
 
 
 def _absolute(parts: list[Extents], bases: list[int]) -> Lists:
     """The lists of several pages by their place in the column of items."""
     if len(parts) == 1:
         (part,) = parts
-        starts = part.starts + bases[0] if bases[0] else part.starts
-        return Lists.of(starts, part.ends - part.starts, part.validity)
+        base = bases[0]
+        if part.adjacent and part.validity is None and len(part.ends):
+            low = int(part.starts[0])
+            offsets = np.empty(len(part.ends) + 1, np.int64)
+            offsets[0] = 0
+            np.subtract(part.ends, low, out=offsets[1:])
+            return Lists.adjacent(low + base, offsets)
+        return Lists.of(part.starts + base if base else part.starts, part.ends - part.starts, part.validity)
     starts = np.concatenate([part.starts + base for part, base in zip(parts, bases, strict=True)])
     sizes = np.concatenate([part.ends - part.starts for part in parts])
     validity = None
@@ -362,7 +412,7 @@ class StringColumn(Column):
             if len(items)
             else _NOTHING
         )
-        validity = lists.is_valid().to_numpy(zero_copy_only=False) if lists.null_count else None
+        validity = arrays.valid(lists) if lists.null_count else None
         return to_arrow(VariableBlock(64, offsets, data, len(lists)), self.arrow_type, validity)
 
 
@@ -386,10 +436,8 @@ class BlobColumn(Column):
 
     def _fetch(self, descriptors: Any) -> ArrayRead | Any:
         if pa.types.is_struct(self.arrow_type):
-            return descriptors.cast(self.arrow_type)
-        positions, sizes = (
-            descriptors.field(i).to_numpy(zero_copy_only=False).astype(np.uint64) for i in range(2)
-        )
+            return arrays.compute().cast(descriptors, self.arrow_type)
+        positions, sizes = (arrays.to_numpy(descriptors.field(i)).astype(np.uint64) for i in range(2))
         limit = np.uint64(self.file_size)
         filled = sizes > 0
         if bool(((sizes > limit) | (positions > limit - np.minimum(sizes, limit)))[filled].any()):

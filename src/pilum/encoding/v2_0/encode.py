@@ -5,7 +5,7 @@ The simplest encodings that the reference reads, and the choices that it makes i
     fixed width       nullable(flat), per page without, with some or with only nulls
     fixed-size list   nullable(fixed_size_list(d, nullable(flat)))
     strings           binary; utf8 with few distinct values as a dictionary whose index 0 is null;
-                      bytes compressed where the field's metadata asks for zstd or lz4
+                      bytes compressed where the field's metadata asks for zstd, lz4 or fsst
     dictionary        indices without nulls, which point to a null item instead
     list              ends with the null adjustment, then the items in a column of their own
     struct            members only; its header is one page for the whole file and written by the file
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from pilum import arrays
 from pilum.encoding.arrow_blocks import from_arrow
 from pilum.encoding.blocks import (
     Block,
@@ -215,6 +216,14 @@ def _no_nulls(values: Any) -> Any:
 
 def _binary(block: VariableBlock, valid: Bools | None, buffers: _Buffers, metadata: Mapping[str, str]) -> Any:
     pb = _messages()
+    scheme = metadata.get(_COMPRESSION, "")
+    if scheme == "fsst" and block.offset_bits == 32:
+        from pilum.encoding.codecs.fsst import code_strings
+
+        block, table = code_strings(block)
+        if table is not None:
+            binary = _binary(block, valid, buffers, {})
+            return pb.ArrayEncoding(fsst=pb.Fsst(binary=binary, symbol_table=table))
     total = int(block.offsets[-1])
     ends = block.offsets[1:].astype(np.uint64)
     if valid is not None:
@@ -222,7 +231,6 @@ def _binary(block: VariableBlock, valid: Bools | None, buffers: _Buffers, metada
     indices = _no_nulls(_flat_message(64, buffers.add(ends.view(np.uint8))))
     data = block.data[:total]
     compression = None
-    scheme = metadata.get(_COMPRESSION, "")
     if scheme in _SCHEMES and total:
         from pilum.encoding.codecs.general import compress
 
@@ -241,13 +249,13 @@ def _automatic_dictionary(array: Any, buffers: _Buffers) -> Any:
     if len(array) < _DICTIONARY_ROWS or array.null_count == len(array):
         return None
     # Most columns of many values show it in their first rows.
-    if len(array) > _SAMPLE and len(array.slice(0, _SAMPLE).unique()) > _DICTIONARY_VALUES:
+    if len(array) > _SAMPLE and len(arrays.compute().unique(array.slice(0, _SAMPLE))) > _DICTIONARY_VALUES:
         return None
-    encoded = array.dictionary_encode()
+    encoded = arrays.compute().dictionary_encode(array)
     items = encoded.dictionary
     if len(items) >= _DICTIONARY_VALUES:
         return None
-    shifted = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False) + 1
+    shifted = np.where(arrays.valid(encoded.indices), arrays.filled(encoded.indices) + 1, 0)
     pb = _messages()
     indices = _no_nulls(_flat_message(8, buffers.add(shifted.astype(np.uint8))))
     message = pb.Dictionary(indices=indices, items=_plain(items, buffers), num_dictionary_items=len(items))
@@ -266,7 +274,7 @@ def _dictionary(array: Any, buffers: _Buffers) -> Any:
     """A dictionary array; nulls move from the indices into the items."""
     items, indices = array.dictionary, array.indices
     if indices.null_count:
-        missing = items.is_null().to_numpy(zero_copy_only=False)
+        missing = ~arrays.valid(items)
         if missing.any():
             place = int(np.flatnonzero(missing)[0])
         else:
@@ -277,7 +285,7 @@ def _dictionary(array: Any, buffers: _Buffers) -> Any:
             raise InvalidInputError(
                 f"a dictionary of {place} values has no index of type {indices.type} left for null; use a wider index"
             )
-        indices = indices.fill_null(pa.scalar(place, indices.type))
+        indices = arrays.compute().fill_null(indices, arrays.scalar(place, indices.type))
     block = from_arrow(indices)
     if not len(items):  # only for a column without rows: an index needs something to point to
         items = pa.nulls(1, items.type)
@@ -301,7 +309,7 @@ def _list(array: Any) -> tuple[EncodedPage, Any]:
     valid = _valid(array)
     offsets = _offsets(array, dtype)
     if valid is not None and bool((np.diff(offsets) > 0)[~valid].any()):
-        array = array.take(pa.array(np.arange(count)))  # null lists give up the items they own
+        array = arrays.take(array, np.arange(count))  # null lists give up the items they own
         offsets = _offsets(array, dtype)
     low, high = int(offsets[0]), int(offsets[-1])
     ends = (offsets[1:] - dtype(low)).astype(np.uint64)
@@ -361,6 +369,7 @@ def _nulls_inside(array: Any) -> bool:
 def _blob(array: Any) -> BlobRows:
     valid = _valid(array)
     if valid is not None:
+        arrays.prepare()
         array = array.fill_null(b"")
     block = from_arrow(array)
     if not isinstance(block, VariableBlock):

@@ -118,9 +118,9 @@ def _check(starts: Ints, ends: Ints, limit: int | None) -> None:
     """Numbers beyond 2^63 are negative here, so one comparison finds all that is wrong."""
     if not len(ends):
         return
-    if int(starts.min()) < 0 or bool((ends < starts).any()):
+    if int(starts.min()) < 0 or bool((ends < starts).any() or (starts[1:] < ends[:-1]).any()):
         raise CorruptFileError("ends of strings or lists decrease")
-    _check_limit(int(ends.max()), limit)
+    _check_limit(int(ends[-1]), limit)
 
 
 def _check_limit(last: int, limit: int | None) -> None:

@@ -7,19 +7,23 @@ struct (packed)      row-major bytes cut into the members (`spec/file-2.0-and-0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pilum.encoding.arrow_blocks import to_arrow
+from pilum import arrays, turns
+from pilum.encoding.arrow_blocks import aligned, to_arrow
 from pilum.encoding.blocks import FixedBlock, FslBlock, NullBlock
 from pilum.encoding.v2_0.flat import fixed_bits
 from pilum.encoding.v2_0.reads import Values
 from pilum.errors import CorruptFileError, UnsupportedError
 
-__all__ = ["member_bits", "to_array"]
+__all__ = ["converter", "member_bits", "to_array"]
 
+# Looking up so many strings takes longer than handing the turn over.
+_LONG_TAKE = 10_000
 _UNSIGNED = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
 
 
@@ -32,11 +36,44 @@ def to_array(values: Values, arrow_type: Any) -> Any:
     if pa.types.is_dictionary(arrow_type):
         return _dictionary(values, arrow_type)
     if values.dictionary is not None:
-        found = values.dictionary.take(_indices(values))
-        return found if found.type.equals(arrow_type) else found.cast(arrow_type)
+        pc = arrays.compute()
+        indices = _indices(values)
+        had = turns.leave() if len(indices) >= _LONG_TAKE else False
+        try:
+            found = pc.take(values.dictionary, indices)
+        finally:
+            turns.resume(had)
+        return found if found.type.equals(arrow_type) else pc.cast(found, arrow_type)
     if pa.types.is_struct(arrow_type) and isinstance(values.block, FixedBlock):
         return _packed(values.block, arrow_type)
     return to_arrow(values.block, arrow_type, values.validity)
+
+
+def converter(arrow_type: Any) -> Callable[[Values], Any]:
+    """`to_array` for one type; what the type alone decides is decided once."""
+    dimension, item = 1, arrow_type
+    if pa.types.is_fixed_size_list(arrow_type):
+        dimension, item = arrow_type.list_size, arrow_type.value_type
+    bits = None if isinstance(item, pa.BaseExtensionType) else fixed_bits(item)
+    if not bits or bits % 8 or pa.types.is_null(item):
+        return lambda values: to_array(values, arrow_type)
+    width, nested = bits // 8, item is not arrow_type
+
+    def convert(values: Values) -> Any:
+        block: Any = values.block
+        count = block.count
+        plain = values.validity is None and values.dictionary is None
+        if nested:
+            if not isinstance(block, FslBlock) or block.validity is not None or block.dimension != dimension:
+                return to_array(values, arrow_type)
+            block = block.child
+        size = count * dimension * width
+        if not plain or not isinstance(block, FixedBlock) or block.bits != bits or len(block.data) < size:
+            return to_array(values, arrow_type)
+        found = pa.Array.from_buffers(item, count * dimension, [None, aligned(block.data[:size], width)], 0)
+        return pa.Array.from_buffers(arrow_type, count, [None], 0, children=[found]) if nested else found
+
+    return convert
 
 
 def _indices(values: Values) -> Any:
@@ -58,7 +95,7 @@ def _dictionary(values: Values, arrow_type: Any) -> Any:
     indices = _indices(values)
     if not indices.type.equals(arrow_type.index_type):
         try:
-            indices = indices.cast(arrow_type.index_type)
+            indices = arrays.compute().cast(indices, arrow_type.index_type)
         except pa.ArrowInvalid as error:
             raise CorruptFileError(
                 f"dictionary indices do not fit {arrow_type.index_type}: {error}"
@@ -70,13 +107,13 @@ def _dictionary(values: Values, arrow_type: Any) -> Any:
 
 def _without_null_items(indices: Any, items: Any) -> tuple[Any, Any]:
     """An index that points to a null item is a null value; Arrow users look at the indices, and cannot unify such items."""
-    valid = items.is_valid().to_numpy(zero_copy_only=False)
-    places = indices.fill_null(0).to_numpy(zero_copy_only=False)
+    valid = arrays.valid(items)
+    places = arrays.filled(indices)
     keep = valid[places]
     if indices.null_count:
-        keep &= indices.is_valid().to_numpy(zero_copy_only=False)
+        keep &= arrays.valid(indices)
     moved = np.maximum(np.cumsum(valid) - 1, 0)[places].astype(places.dtype)
-    return pa.array(moved, indices.type, mask=~keep), items.drop_null()
+    return arrays.from_numpy(moved, indices.type, ~keep), arrays.take(items, np.flatnonzero(valid))
 
 
 def member_bits(arrow_type: Any) -> tuple[int, ...]:

@@ -22,13 +22,18 @@ class Operation(ABC):
 
     Attributes:
         kind: name of the operation in the transaction message, and its row in the conflict matrix.
-        only_adds: whether it leaves the fragments of the table as they are, and can be applied to a manifest
-            without them; those of the result are then the added ones.
     """
 
     __slots__ = ()
     kind: ClassVar[str]
-    only_adds: ClassVar[bool] = False
+
+    def scope(self, manifest: Manifest) -> frozenset[int] | None:
+        """Ids of the fragments that matter to this operation; None for all of them.
+
+        `apply` may be given a manifest with only these, the highest id being known, and returns what became of
+        them and the new ones.
+        """
+        return None
 
     @abstractmethod
     def apply(self, manifest: Manifest) -> Manifest:

@@ -12,6 +12,7 @@ from pilum.table.indices import retain_indices, without_coverage_of_fields
 from pilum.table.lineage import mark_updated
 from pilum.table.model import TOMBSTONE, DataFile, Fragment, Manifest
 from pilum.table.operations.base import Operation, number_fragments, require_fragments, with_new_fragments
+from pilum.table.patching import file_shapes
 
 __all__ = ["DataReplacement", "Merge", "Project", "max_field_id"]
 
@@ -22,8 +23,15 @@ def max_field_id(manifest: Manifest) -> int:
     New columns count up from there, so that a dropped column whose values are still in a file never comes
     back under another name (section 10.1).
     """
-    in_files = {file.fields for fragment in manifest.fragments for file in fragment.files}
-    return max([manifest.schema.max_field_id, *(max(fields, default=-1) for fields in in_files)])
+    return max([manifest.schema.max_field_id, *(max(fields, default=-1) for fields in _shapes(manifest))])
+
+
+def _shapes(manifest: Manifest) -> set[tuple[int, ...]]:
+    """The different lists of field ids that the data files have."""
+    encoded = manifest.encoded_fragments
+    if encoded is not None and manifest.pending is not None:
+        return file_shapes(encoded)
+    return {file.fields for fragment in manifest.fragments for file in fragment.files}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +157,13 @@ class Project(Operation):
     schema: Schema
     preserves_nullability: bool = False
 
+    def scope(self, manifest: Manifest) -> frozenset[int] | None:
+        """No fragment, unless one loses a file, or indices have to be checked."""
+        live = {field.id for field in self.schema.walk()}
+        if manifest.indices or any(live.isdisjoint(fields) for fields in _shapes(manifest)):
+            return None
+        return frozenset()
+
     def apply(self, manifest: Manifest) -> Manifest:
         """Take the schema; drop data files without a column that remains."""
         known = {field.id for field in manifest.schema.walk()}
@@ -156,8 +171,7 @@ class Project(Operation):
         if live - known:
             raise InvalidInputError(f"project: the table has no field with id {min(live - known)}")
         metadata = self.schema.metadata or manifest.schema.metadata
-        shapes = {file.fields for fragment in manifest.fragments for file in fragment.files}
-        dead = {fields for fields in shapes if live.isdisjoint(fields)}
+        dead = {fields for fields in _shapes(manifest) if live.isdisjoint(fields)}
         fragments = manifest.fragments
         if dead:
             fragments = tuple([_without_files(one, dead) for one in fragments])
@@ -190,6 +204,10 @@ class DataReplacement(Operation):
     def fields(self) -> frozenset[int]:
         """Ids of the replaced fields."""
         return frozenset(field for _, file in self.replacements for field in file.fields if field >= 0)
+
+    def scope(self, manifest: Manifest) -> frozenset[int] | None:
+        """The fragments with new files; all where indices have to be checked."""
+        return None if manifest.indices else frozenset(one for one, _ in self.replacements)
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Put the files into their fragments; indices on these columns no longer cover them."""

@@ -56,7 +56,6 @@ class UpdateConfig(Operation):
     """
 
     kind: ClassVar[str] = "update_config"
-    only_adds: ClassVar[bool] = True
 
     config: UpdateMap | None = None
     table_metadata: UpdateMap | None = None
@@ -67,6 +66,10 @@ class UpdateConfig(Operation):
     def touches_schema(self) -> bool:
         """Whether it changes metadata that lies in the schema."""
         return self.schema_metadata is not None or bool(self.field_metadata)
+
+    def scope(self, manifest: Manifest) -> frozenset[int]:
+        """No fragment: those that are there stay as they are."""
+        return frozenset()
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Apply the four maps."""
@@ -106,9 +109,12 @@ class ReserveFragments(Operation):
     """Set fragment ids aside for a later commit: the last ``num_fragments`` up to the new highest id."""
 
     kind: ClassVar[str] = "reserve_fragments"
-    only_adds: ClassVar[bool] = True
 
     num_fragments: int
+
+    def scope(self, manifest: Manifest) -> frozenset[int]:
+        """No fragment: those that are there stay as they are."""
+        return frozenset()
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Raise the highest id; a table that never had a fragment reserves ids 1 to n, as the reference does."""
@@ -120,9 +126,12 @@ class UpdateBases(Operation):
     """Add base paths.  An id of 0 is assigned by the commit, counting from 1."""
 
     kind: ClassVar[str] = "update_bases"
-    only_adds: ClassVar[bool] = True
 
     new_bases: tuple[BasePath, ...]
+
+    def scope(self, manifest: Manifest) -> frozenset[int]:
+        """No fragment: those that are there stay as they are."""
+        return frozenset()
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Add the bases.

@@ -24,10 +24,13 @@ class CreateIndex(Operation):
     """
 
     kind: ClassVar[str] = "create_index"
-    only_adds: ClassVar[bool] = True
 
     new_indices: tuple[IndexMetadata, ...] = ()
     removed_indices: tuple[IndexMetadata, ...] = ()
+
+    def scope(self, manifest: Manifest) -> frozenset[int]:
+        """No fragment: those that are there stay as they are."""
+        return frozenset()
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Remove, then add.  An entry on a column that has been dropped meanwhile is left out."""

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from pilum.schema import Schema
-from pilum.table.indices import covered_fragments, retain_indices, with_coverage, without_coverage_of_fields
+from pilum.table.indices import (
+    covered_fragments,
+    fields_inside,
+    retain_indices,
+    with_coverage,
+    without_coverage_of_fields,
+)
 from pilum.table.lineage import fragment_row_ids, mark_updated
 from pilum.table.model import BasePath, Fragment, Manifest
 from pilum.table.operations.base import Operation, number_fragments, require_fragments, with_new_fragments
@@ -25,9 +31,12 @@ class Append(Operation):
     """Add fragments.  An id of 0 is assigned by the commit, another one was reserved before."""
 
     kind: ClassVar[str] = "append"
-    only_adds: ClassVar[bool] = True
 
     fragments: tuple[Fragment, ...]
+
+    def scope(self, manifest: Manifest) -> frozenset[int]:
+        """No fragment: those that are there stay as they are."""
+        return frozenset()
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Number the new fragments and put them behind the others."""
@@ -62,6 +71,10 @@ class Delete(Operation):
     def touched(self) -> frozenset[int]:
         """Ids of all fragments this operation changes or removes."""
         return self.removed.union(one.id for one in self.updated_fragments)
+
+    def scope(self, manifest: Manifest) -> frozenset[int] | None:
+        """The touched fragments; all where indices have to be checked for fragments that they cover."""
+        return None if manifest.indices else self.touched
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Replace the updated fragments whole and drop the deleted ones."""
@@ -148,6 +161,11 @@ class Update(Operation):
         """Ids of all fragments this operation changes or removes."""
         return self.removed.union(one.id for one in self.updated_fragments)
 
+    def scope(self, manifest: Manifest) -> frozenset[int] | None:
+        """The touched fragments; all where moved rows are looked for, or indices have to be checked."""
+        moved = manifest.uses_stable_row_ids and any(one.row_ids is not None for one in self.new_fragments)
+        return None if moved or manifest.indices else self.touched
+
     def apply(self, manifest: Manifest) -> Manifest:
         """Drop and replace fragments, add the new ones with the ids of the rows that moved there."""
         require_fragments(manifest, self.touched, "update")
@@ -193,7 +211,7 @@ class Update(Operation):
         result = []
         for index in manifest.indices:
             covered = covered_fragments(index)
-            if index.fields and covered is not None and values.isdisjoint(index.fields):
+            if index.fields and covered is not None and values.isdisjoint(fields_inside(index)):
                 gained = [one for one, owners in moved if owners is not None and owners <= covered]
                 index = with_coverage(index, covered.union(gained)) if gained else index
             result.append(index)

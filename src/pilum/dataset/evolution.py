@@ -1,0 +1,269 @@
+"""Columns that come, change and go (spec/table.md, sections 15.5 and 15.6).
+
+| call | data | commit |
+|---|---|---|
+| `add_columns` | one new file for every fragment; none when all values are null | Merge |
+| `merge` | one new file for every fragment, joined by a key | Merge |
+| `alter_columns` | a cast writes one new file for every fragment, a rename none | Merge or Project |
+| `drop_columns` | none; the values stay in their files until these are rewritten | Project |
+
+All of them speak for the whole table: beside a concurrent change of rows a Merge is refused as a conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pilum import imports
+from pilum.dataset.column_files import ColumnFile, add_files
+from pilum.dataset.fragment_writer import remove_fragments
+from pilum.dataset.handle import Handle
+from pilum.dataset.inputs import read_input
+from pilum.dataset.schema_changes import (
+    Alteration,
+    altered,
+    path_of,
+    with_columns,
+    without_columns,
+)
+from pilum.dataset.transforms import Joined, Transform, read_live, transform_of
+from pilum.dataset.updating import refuse_blobs
+from pilum.errors import CommitConflictError, InvalidInputError, UnsupportedError
+from pilum.query.request import ScanRequest
+from pilum.query.scan import count, plan_scan
+from pilum.query.snapshot import Snapshot
+from pilum.schema import Field, Schema
+from pilum.table import TOMBSTONE, Fragment, Merge, Operation, Project, encode_roaring, max_field_id
+
+__all__ = ["Evolution", "add_to_fragment", "joined_to", "replace_in_fragment"]
+
+
+class Evolution(Handle):
+    """The calls of `AsyncLanceDataset` that change its columns."""
+
+    async def add_columns(
+        self,
+        transforms: Any,
+        read_columns: Sequence[str] | None = None,
+        reader_schema: pa.Schema | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        """Add columns; see `pilum.LanceDataset.add_columns`."""
+        empty = _null_columns(transforms)
+        if empty is not None:
+            await self._add_null_columns(empty)
+            return
+        transform = transform_of(transforms, read_columns, reader_schema, batch_size)
+        manifest = self.manifest
+        fragments, schema = await _added(self.snapshot, manifest.fragments, transform)
+        await self._commit_files(Merge(tuple(fragments), schema, preserves_nullability=True), fragments)
+
+    async def _add_null_columns(self, added: pa.Schema) -> None:
+        for field in added:
+            if not field.nullable:
+                raise InvalidInputError(f"a column of nulls must be nullable, {field.name!r} is not")
+        manifest = self.manifest
+        if manifest.data_version == (0, 1):
+            raise UnsupportedError("columns without values need files of format 2.0 or later")
+        schema, _ = with_columns(manifest.schema, added, max_field_id(manifest) + 1)
+        await self._commit(Merge(manifest.fragments, schema, preserves_nullability=True))
+
+    async def merge(
+        self, data_obj: Any, left_on: str, right_on: str | None = None, schema: pa.Schema | None = None
+    ) -> None:
+        """Add the columns of another table by a key; see `pilum.LanceDataset.merge`."""
+        joined = joined_to(data_obj, left_on, right_on, schema)
+        fragments, merged = await _added(self.snapshot, self.manifest.fragments, joined)
+        await self._commit_files(Merge(tuple(fragments), merged, preserves_nullability=True), fragments)
+
+    async def drop_columns(self, columns: Iterable[str]) -> None:
+        """Drop columns; see `pilum.LanceDataset.drop_columns`."""
+        if isinstance(columns, str):
+            raise TypeError("drop_columns takes a list of names")
+        schema = without_columns(self.manifest.schema, columns)
+        await self._commit(Project(schema, preserves_nullability=True))
+
+    async def alter_columns(self, *alterations: Mapping[str, Any]) -> None:
+        """Rename columns, change whether they allow nulls, give them another type."""
+        manifest = self.manifest
+        parsed = [Alteration.parse(one) for one in alterations]
+        outcome = altered(manifest.schema, parsed, max_field_id(manifest) + 1)
+        for path in outcome.required:
+            await self._refuse_nulls(path)
+        if not outcome.cast:
+            await self._commit(Project(outcome.schema, preserves_nullability=not outcome.required))
+            return
+        for index in manifest.indices:
+            used = outcome.replaced.intersection(index.fields)
+            if used:
+                raise InvalidInputError(
+                    f"alter_columns: index {index.name!r} uses column "
+                    f"{manifest.schema.field_by_id(min(used)).name!r}; drop the index first"
+                )
+        fragments = list(manifest.fragments)
+        try:
+            for path, way in outcome.cast:
+                fragments = await self._cast(fragments, path, way)
+        except BaseException:
+            await self._discard(fragments)
+            raise
+        await self._commit_files(
+            Merge(tuple(fragments), outcome.schema, preserves_nullability=True), fragments
+        )
+
+    async def _refuse_nulls(self, path: tuple[str, ...]) -> None:
+        quoted = ".".join(f"`{part}`" for part in path)
+        request = ScanRequest(columns=[], filter=f"{quoted} IS NULL")
+        if await count(plan_scan(self.snapshot, request)):
+            raise InvalidInputError(f"column {'.'.join(path)!r} holds nulls and cannot be made required")
+
+    async def _cast(
+        self, fragments: list[Fragment], path: tuple[str, ...], way: tuple[Field, ...]
+    ) -> list[Fragment]:
+        if len(way) > 1:
+            raise UnsupportedError(
+                f"alter_columns: {'.'.join(path)!r}: a struct whose fields lie in several files cannot be read yet"
+            )
+        schema = Schema(way)
+        snapshot = self.snapshot
+
+        async def values(fragment: Fragment) -> AsyncGenerator[pa.RecordBatch, None]:
+            async for batch in read_live(snapshot, fragment, [path[0]]):
+                array = _cast(batch.column(0), way[0])
+                yield pa.RecordBatch.from_arrays([array], schema=schema.to_arrow())
+
+        return await add_files(snapshot, fragments, schema, values)
+
+    async def _commit_files(self, operation: Operation, fragments: Sequence[Fragment]) -> None:
+        try:
+            await self._commit(operation)
+        except (CommitConflictError, InvalidInputError):
+            # The commit certainly did not happen; after any other error it may have.
+            await self._discard(fragments)
+            raise
+
+    async def _discard(self, fragments: Sequence[Fragment]) -> None:
+        await remove_fragments(self.store, _only_new(self.manifest.fragments, fragments))
+
+
+def _only_new(before: Sequence[Fragment], after: Sequence[Fragment]) -> list[Fragment]:
+    """The fragments with the files that were not there before."""
+    known = {one.id: {file.path for file in one.files} for one in before}
+    return [
+        replace(one, files=tuple([file for file in one.files if file.path not in known.get(one.id, ())]))
+        for one in after
+    ]
+
+
+def _null_columns(given: Any) -> pa.Schema | None:
+    """The schema of columns without values, when that is what is given."""
+    if isinstance(given, pa.Field):
+        return pa.schema([given])
+    if isinstance(given, pa.Schema):
+        return given
+    if isinstance(given, list) and given and all(isinstance(one, pa.Field) for one in given):
+        return pa.schema(given)
+    return None
+
+
+def joined_to(data: Any, left_on: str, right_on: str | None, schema: pa.Schema | None) -> Joined:
+    """The columns of another table as new columns."""
+    stream = read_input(data, schema)
+    table = pa.Table.from_batches(list(stream.batches), schema=stream.schema)
+    return Joined(table, left_on, left_on if right_on is None else right_on)
+
+
+async def _added(
+    snapshot: Snapshot, fragments: Sequence[Fragment], transform: Transform
+) -> tuple[list[Fragment], Schema]:
+    """Fragments with a file for new columns, and the schema with them."""
+    manifest = snapshot.manifest
+    arrow = await transform.schema(snapshot, fragments)
+    if not arrow.names:
+        raise InvalidInputError("there are no new columns")
+    schema, new = with_columns(manifest.schema, arrow, max_field_id(manifest) + 1)
+    refuse_blobs(new, "add_columns")
+    made = await add_files(snapshot, fragments, new, lambda one: transform.values(snapshot, one))
+    try:
+        transform.end()
+    except InvalidInputError:
+        await remove_fragments(snapshot.store, _only_new(fragments, made))
+        raise
+    return made, schema
+
+
+def _cast(array: Any, wanted: Field) -> Any:
+    compute = imports.load("pyarrow.compute")
+    try:
+        return compute.cast(array, wanted.arrow_type)
+    except pa.ArrowInvalid as error:
+        raise InvalidInputError(f"column {wanted.name!r} cannot be cast: {error}") from error
+
+
+# -- one fragment, not committed -----------------------------------------------------------------------
+
+
+async def add_to_fragment(
+    snapshot: Snapshot, fragment: Fragment, transform: Transform
+) -> tuple[Fragment, Schema]:
+    """A fragment with a file for new columns, and the schema that goes with it."""
+    (made,), schema = await _added(snapshot, [fragment], transform)
+    return made, schema
+
+
+async def replace_in_fragment(
+    snapshot: Snapshot, fragment: Fragment, joined: Joined, left_on: str
+) -> tuple[Fragment, list[int], bytes]:
+    """A fragment in which the rows that match another table have the values of that table.
+
+    Returns:
+        The fragment, with a new file for the columns; the ids of the fields with new values; and the offsets of
+        the rows, as a Roaring bitmap.
+
+    Raises:
+        InvalidInputError: the dataset does not have a column, or its type does not fit.
+    """
+    table = snapshot.manifest.schema
+    given = await joined.schema(snapshot, [fragment])
+    for field in given:
+        known = path_of(table, field.name)[-1]
+        if not field.type.equals(known.arrow_type):
+            raise InvalidInputError(
+                f"column {field.name!r} is {field.type}, the dataset has {known.arrow_type}"
+            )
+    schema = table.project(given.names)
+    refuse_blobs(schema, "update_columns")
+    compute = imports.load("pyarrow.compute")
+    deleted = await snapshot.deletions(fragment)
+    live = np.setdiff1d(np.arange(fragment.physical_rows, dtype=np.uint32), deleted, assume_unique=True)
+    offsets = []
+    at = 0
+    async with ColumnFile(snapshot, fragment, schema) as file:
+        columns = {str(number): name for number, name in enumerate([left_on, *given.names])}
+        async for batch in read_live(snapshot, fragment, columns):
+            rows = joined.matches(batch.column(0))
+            hit = rows.is_valid()
+            new = joined.columns_at(rows)
+            arrays = [
+                compute.if_else(hit, new.column(name), batch.column(number))
+                for number, name in enumerate(given.names, start=1)
+            ]
+            await file.write(pa.RecordBatch.from_arrays(arrays, names=given.names))
+            offsets.append(live[at : at + batch.num_rows][hit.to_numpy(zero_copy_only=False)])
+            at += batch.num_rows
+        added = await file.finish()
+    taken = frozenset(added.fields)
+    files = [
+        replace(one, fields=tuple([TOMBSTONE if each in taken else each for each in one.fields]))
+        if not taken.isdisjoint(one.fields)
+        else one
+        for one in fragment.files
+    ]
+    changed = replace(fragment, files=(*files, added))
+    bitmap = encode_roaring(np.concatenate([np.empty(0, np.uint32), *offsets]))
+    return changed, sorted(taken), bitmap

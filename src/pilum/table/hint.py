@@ -1,0 +1,72 @@
+"""The version hint: the newest version without a listing (spec/table.md, section 4.3).
+
+    _versions/latest_version_hint.json    {"version":N}, written after the commit of version N, best effort
+
+A hint is not authoritative: a writer may have died before it wrote one, and others write none.  On a local disk it
+can be checked.  Putting it in place is the last that a commit does in the folder, so the folder and the hint changed
+at the same moment; whatever happens in the folder later, a commit, a cleanup or a migration, changes the folder
+alone.  A hint that passes names the newest version, and three looks at the disk replace a listing of all versions
+(10,000: 5 ms).  One that does not is ignored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+
+from pilum.io import LocalStore, Store
+from pilum.io.durable import HIDDEN
+from pilum.table.naming import VERSION_HINT, VERSIONS, NamingScheme, manifest_path
+
+__all__ = ["read_hint", "write_hint"]
+
+# What may lie between the two times of one change, which the kernel takes one after the other.
+_SAME_MOMENT_NS = 10_000_000
+# A hint of the longest number has 32 bytes.
+_MAX_BYTES = 64
+_HINT = re.compile(rb'\s*\{\s*"version"\s*:\s*(\d{1,19})\s*\}\s*')
+
+
+def read_hint(store: Store) -> tuple[int, NamingScheme] | None:
+    """The newest version and how it is named; None when only a listing can tell."""
+    if not isinstance(store, LocalStore) or not _enabled():
+        return None
+    folder = os.path.join(store.uri, VERSIONS)
+    path = os.path.join(store.uri, VERSION_HINT)
+    try:
+        with open(path, "rb") as file:
+            found = _HINT.fullmatch(file.read(_MAX_BYTES))
+            placed = os.fstat(file.fileno()).st_ctime_ns
+        if found is None:
+            return None
+        version = int(found[1])
+        for scheme in (NamingScheme.V2, NamingScheme.V1):
+            if os.path.exists(os.path.join(store.uri, manifest_path(version, scheme))):
+                if os.path.exists(os.path.join(store.uri, manifest_path(version + 1, scheme))):
+                    return None
+                # Last, so that it speaks for what was seen before.
+                changed = os.stat(folder).st_mtime_ns
+                return (version, scheme) if 0 <= placed - changed <= _SAME_MOMENT_NS else None
+    except OSError:
+        pass
+    return None
+
+
+def write_hint(store: Store, version: int) -> None:
+    """Leave the newest version number; best effort.
+
+    Nobody depends on it, so it is not synced to disk, which would be a third of the time of a commit.
+    """
+    if isinstance(store, LocalStore) and _enabled():
+        path = os.path.join(store.uri, VERSION_HINT)
+        temporary = os.path.join(store.uri, VERSIONS, f"{HIDDEN}{secrets.token_hex(8)}.tmp")
+        with contextlib.suppress(OSError):
+            with open(temporary, "xb") as file:
+                file.write(b'{"version":%d}' % version)
+            os.replace(temporary, path)
+
+
+def _enabled() -> bool:
+    return os.environ.get("LANCE_USE_VERSION_HINT", "").lower() not in ("0", "false", "off")

@@ -245,7 +245,9 @@ def is_in(value: Bound, items: Sequence[Bound], *, negated: bool) -> Bound:
     if types.is_float16(target):
         target = pa.float32()
     choices = tuple(
-        Constant(pa.scalar(_as_constant(one, target), target)) for one in constants if one.value is not None
+        Constant(arrays.scalar(_as_constant(one, target), target))
+        for one in constants
+        if one.value is not None
     )
     lookup = Apply("in", (cast(value, target),), pa.bool_(), _lookup(constants, target), items=choices)
     result = junction(False, [lookup, *others]) if others else lookup

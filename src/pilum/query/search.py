@@ -269,8 +269,7 @@ def search_groups(plan: Search) -> Sequence[SearchGroup]:
 
 
 async def _best_of_group(plan: Search, item: SearchGroup, k: int) -> list[_Best]:
-    snapshot, group = plan.snapshot, item.group
-    runs = item.runs
+    snapshot, (group, runs) = plan.snapshot, item
     excluded: npt.NDArray[np.bool_] | None = None
     bodies: Bodies = {}
     if plan.before is not None:

@@ -106,7 +106,9 @@ def test_the_plan_agrees_with_the_log(
                 far = sum(one.requests for one in plan.files if one.fragment_id < 0) > 0
                 assert len(reads) <= plan.requests or far
             elif not any(one.conditional for one in plan.files):
-                assert 0.7 * plan.requests <= len(reads) <= 1.5 * plan.requests
+                # How many pages hold the few rows of a limit is not known before.
+                most = 3.0 if "limit" in QUERIES[query] else 1.5
+                assert plan.requests / most <= len(reads) <= most * plan.requests
             assert str(plan).count("\n") >= min(50, len(plan.files)) + 1
 
     asyncio.run(main())
@@ -138,12 +140,12 @@ def test_files_columns_and_rounds_are_named() -> None:
             fragment.deletion_file() for fragment in ds.get_fragments()
         }
         assert {column.name for one in plan.files for column in one.columns} == {"id", "s", "small"}
-        assert plan.rounds == 5  # end, page metadata, data of the filter; page metadata, data of the others
+        assert plan.rounds == 3  # the end; pages of the filter with their metadata; those of the others
         await scanner.to_table()
         warm = await scanner.request_plan()
-        assert warm.rounds == 2
-        assert [one.conditional for one in warm.files] == [one.step == "late" for one in warm.files]
-        assert all(column.ranges for one in warm.files for column in one.columns)
+        assert warm.rounds <= 1  # all that is small stayed in the session
+        for files in (plan.files, warm.files):
+            assert [one.conditional for one in files] == [one.step == "late" for one in files]
 
     asyncio.run(main())
 

@@ -52,7 +52,7 @@ OFFLOAD_BYTES = 256 << 10
 # Over a network a page up to this size comes with its metadata, however few of its rows are wanted, and up to the
 # larger size if all of them are: a further round trip would take longer.
 _SMALL_PAGE = 256 << 10
-_WHOLE_PAGE = 8 << 20
+WHOLE_PAGE = 8 << 20
 _MAX_PROJECTIONS = 8
 _MAX_PLANS = 64
 
@@ -534,7 +534,7 @@ class FileReader:
         if self.store.suspends:
             for leaf, numbers in pages.items():
                 ahead += _worth_reading(resolved.columns[leaf], numbers, scaled(rows, resolved.scales[leaf]))
-        if sum([high - low for low, high in ahead]) > _WHOLE_PAGE:
+        if sum([high - low for low, high in ahead]) > WHOLE_PAGE:
             ahead = []
         buffers = await self._fetch(ranges + ahead, who="page metadata")
         if ahead:

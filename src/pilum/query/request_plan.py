@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pilum.file import FileReader
+from pilum.file.plan import ReadPlan
+from pilum.file.reader import WHOLE_PAGE
 from pilum.io.ranges import merge_ranges
 from pilum.query.alike import known_range
 from pilum.query.fragment_reader import FragmentReader, fetched_whole
@@ -263,11 +265,11 @@ def _of_unit(
         for reader in readers:
             plan = reader.planned(unit.start, unit.stop) if isinstance(reader, FileReader) else None
             if plan is not None and isinstance(reader, FileReader):
-                yield _exact(reader, plan, fragment.id, step, how)
+                yield from _exact(reader, plan, fragment.id, step, how)
             else:
                 yield _estimate(
                     unit, reader.path, reader.schema, 0, len(reader.schema.leaves()), 0, step, how.conditional,
-                    opened=True, initialised=reader.path in seen,
+                    opened=True, initialised=reader.path in seen, ahead=snapshot.suspends,
                 )  # fmt: skip
             seen.add(reader.path)
         return
@@ -292,7 +294,7 @@ def _of_unit(
         seen |= {path, again}
         yield _estimate(
             unit, path, schema.project(names), data_file.size or 0, len(held), store.block_size, step, how.conditional,
-            opened=opened, initialised=initialised,
+            opened=opened, initialised=initialised, ahead=store.suspends,
         )  # fmt: skip
 
 
@@ -306,20 +308,28 @@ def _of_values(
     return FileRequests(unit.fragment.id, path, step, columns, 1, size, 1, True, conditional)
 
 
-def _exact(reader: FileReader, plan: Any, fragment_id: int, step: str, how: _How) -> FileRequests:
+def _exact(
+    reader: FileReader, plan: ReadPlan, fragment_id: int, step: str, how: _How
+) -> Iterator[FileRequests]:
     store = reader.store
-    requests = merge_ranges(plan.ranges, store.block_size) if how.together else store.planned(plan.ranges)
+    here = reader.at_hand(plan.ranges)
+    ranges = plan.ranges
+    if here is not None:
+        ranges = [one for one, found in zip(ranges, here, strict=True) if found is None]
+        if not ranges:
+            return
+    requests = merge_ranges(ranges, store.block_size) if how.together else store.planned(ranges)
     sizes: dict[str, list[int]] = {field.name: [0, 0] for field in plan.projection.schema.fields}
     names = [field.name for field in plan.projection.schema.fields for _ in field.leaves()]
     for slot in plan.slots:
         entry = sizes[names[slot.leaf]]
-        ranges = plan.ranges[slot.first : slot.last]
-        entry[0] += sum(high - low for low, high in ranges)
-        entry[1] += len(ranges)
+        own = plan.ranges[slot.first : slot.last]
+        entry[0] += sum(high - low for low, high in own)
+        entry[1] += len(own)
     columns = tuple(ColumnRequests(name, size, count) for name, (size, count) in sizes.items())
     nbytes = sum(high - low for low, high in requests)
     rounds = min(1, len(requests))
-    return FileRequests(
+    yield FileRequests(
         fragment_id, reader.path, step, columns, len(requests), nbytes, rounds, how.exact, how.conditional
     )
 
@@ -343,6 +353,7 @@ def _estimate(
     *,
     opened: bool,
     initialised: bool,
+    ahead: bool,
 ) -> FileRequests:
     """About what a file will be asked for that has not been looked at.
 
@@ -352,6 +363,7 @@ def _estimate(
         gap: bytes between ranges that are fetched together.
         opened: whether its end is known.
         initialised: whether the metadata of its pages is.
+        ahead: whether the store is slow, so that more is read at once.
     """
     rows = unit.stop - unit.start
     columns = _sizes(schema, rows)
@@ -363,8 +375,12 @@ def _estimate(
     apart = wanted if size > gap * leaves else 1
     pieces = 1 if wanted == leaves and rows == unit.fragment.physical_rows else apart
     tail = 0 if opened else min(size or 1 << 62, max(gap, 4096))
-    requests = pieces + (0 if initialised else apart) + (0 if opened else 1)
-    rounds = 1 + (not initialised) + (not opened)
+    if ahead and data <= WHOLE_PAGE:  # small pages come with their metadata, and stay
+        requests = (not initialised) + (not opened)
+        rounds = (not initialised) + (not opened)
+    else:
+        requests = pieces + (0 if initialised else apart) + (not opened)
+        rounds = 1 + (not initialised) + (not opened)
     return FileRequests(
         unit.fragment.id, path, step, columns, requests, tail + data, rounds, False, conditional
     )

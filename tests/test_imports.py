@@ -56,6 +56,41 @@ def test_a_fork_waits_for_an_import() -> None:
     assert found.returncode == 0
 
 
+ALLOCATORS = """
+import os, sys, threading
+import pilum, pyarrow as pa
+
+if pa.default_memory_pool().backend_name != "mimalloc":
+    sys.exit(0)
+kept = pa.nulls(100_000, pa.int64())  # the parent's memory is freed by the child
+
+def forked(expected):
+    pid = os.fork()
+    if pid == 0:
+        global kept
+        right = pa.default_memory_pool().backend_name == expected
+        whole = pa.concat_arrays([kept, kept])
+        kept = None
+        os._exit(0 if right and len(whole) == 200_000 else 1)
+    return os.waitpid(pid, 0)[1]
+
+alone = forked("mimalloc")
+stop = threading.Event()
+thread = threading.Thread(target=stop.wait)
+thread.start()
+beside = forked("system")
+stop.set()
+thread.join()
+sys.exit(0 if alone == beside == 0 and pa.default_memory_pool().backend_name == "mimalloc" else 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_of_a_parent_with_threads_does_not_use_the_allocator_that_may_be_locked() -> None:
+    found = subprocess.run([sys.executable, "-c", ALLOCATORS], check=False, timeout=60)
+    assert found.returncode == 0
+
+
 # Made beforehand, so that a process that reads has only read.
 TABLE = """
 import pyarrow as pa, numpy as np, pilum, sys

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from pilum.errors import StoreError
 from pilum.io import ObjectInfo, ObjectWriter, Store
 from pilum.io.tracing import TRACE
 
-__all__ = ["FailingStore", "GatedStore", "SuspendingStore"]
+__all__ = ["FailingStore", "GatedStore", "RoundsStore", "SuspendingStore"]
 
 
 class SuspendingStore(Store):
@@ -121,3 +122,74 @@ class FailingStore(SuspendingStore):
         await super()._arrive(path)
         if self._pattern in path:
             raise StoreError(f"{self.uri}/{path}: connection reset (made up by a test)")
+
+
+class RoundsStore(SuspendingStore):
+    """Answers requests in rounds: all that were asked for since the last one, once nobody asks for more.
+
+    A query that asks for everything it can at once takes few rounds, however long they are; one that asks for one
+    object after another takes as many as there are objects.
+
+    Attributes:
+        rounds: so far.
+        requests: so far, by kind.
+    """
+
+    # Turns of the event loop without a new request, after which all tasks wait.
+    _QUIET = 60
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.rounds = 0
+        self.requests: Counter[str] = Counter()
+        self._parked: list[asyncio.Future[None]] = []
+        self._quiet = 0
+
+    def reset(self) -> None:
+        """Count from nothing."""
+        self.rounds = 0
+        self.requests.clear()
+
+    async def _wait(self, kind: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.requests[kind] += 1
+        self._quiet = 0
+        if not self._parked:
+            loop.call_soon(self._tick, loop)
+        turn: asyncio.Future[None] = loop.create_future()
+        self._parked.append(turn)
+        await turn
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._quiet += 1
+        if self._quiet < self._QUIET:
+            loop.call_soon(self._tick, loop)
+            return
+        self.rounds += 1
+        parked, self._parked = self._parked, []
+        for turn in parked:
+            if not turn.done():
+                turn.set_result(None)
+
+    async def _arrive(self, path: str) -> None:
+        await self._wait("get")
+
+    async def head(self, path: str) -> ObjectInfo:
+        await self._wait("head")
+        return await self.inner.head(path)
+
+    async def list(self, prefix: str) -> list[ObjectInfo]:
+        await self._wait("list")
+        return await self.inner.list(prefix)
+
+    async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
+        await self._wait("put")
+        await self.inner.put(path, data, if_absent=if_absent)
+
+    async def delete(self, path: str) -> None:
+        await self._wait("delete")
+        await self.inner.delete(path)
+
+    async def create(self, path: str) -> ObjectWriter:
+        await self._wait("put")
+        return await self.inner.create(path)

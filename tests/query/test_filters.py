@@ -7,6 +7,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -170,6 +171,20 @@ def test_literals_take_the_type_of_a_column_at_the_top_only() -> None:
     with pytest.raises(InvalidInputError):
         bind("id = 1.5")
     assert answers("id + 0 = 1.5") == [False, False, None]
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+def test_in_compares_as_equality_does(kind: pa.DataType) -> None:
+    bits = np.array([0xFFF8 << 48, 0x7FF8 << 48], np.uint64).view(np.float64)  # NaN of either sign
+    column = pa.array([*bits, math.inf, 0.1, -0.0, None]).cast(kind)
+    schema = pa.schema({"x": kind})
+    batch = pa.RecordBatch.from_arrays([column], schema=schema)
+    for value in ("cast('NaN' as double)", "cast('1e300' as double)", "cast('0.1' as double)", "0.1", "0.0"):
+        equal, among, beside = (
+            parse_filter(text, Schema.from_arrow(schema)).evaluate(batch).to_pylist()
+            for text in (f"x = {value}", f"x in ({value})", f"x in ({value}, {value}, 7.0)")
+        )
+        assert among == beside == equal
 
 
 def test_dictionary_columns_are_compared_by_value() -> None:

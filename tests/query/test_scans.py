@@ -55,6 +55,9 @@ SYSTEM = ["_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_l
 SAME: list[dict[str, Any]] = [
     {"columns": ["id", *SYSTEM]},
     {"columns": {"a": "_rowid", "b": "id", "c": "_rowoffset"}, "filter": "g = 2"},
+    {"columns": ["_rowaddr", "_rowid", "id"], "with_row_id": True},
+    {"columns": ["_rowaddr", "_rowid", "id"], "with_row_id": True, "with_row_address": True},
+    {"columns": {"a": "_rowid", "_rowaddr": "_rowaddr", "b": "id"}, "with_row_id": True},
     {"columns": ["id"], "with_row_id": True, "include_deleted_rows": True},
     {
         "columns": ["id", "_rowoffset", "_rowaddr"],

@@ -26,7 +26,9 @@ from pilum.dataset.writing import WriteOptions, prepare
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 from pilum.file import GenericReader, open_file
 from pilum.io import Store
+from pilum.query.fragment_rows import FragmentRows
 from pilum.query.projection import Projection, resolve
+from pilum.query.request import ScanRequest
 from pilum.query.take import take_positions
 from pilum.schema import Schema, column_indices
 from pilum.table import DataFile as StoredFile
@@ -130,9 +132,9 @@ class AsyncLanceFragment:
         return await take_positions(self.dataset.snapshot, [self.stored], positions, projection)
 
     def open_session(self, columns: Any = None, with_row_address: bool | None = None) -> AsyncFragmentSession:
-        """A session for repeated takes of the same columns."""
-        projection = resolve(self.dataset.manifest.schema, columns, with_row_address=bool(with_row_address))
-        return AsyncFragmentSession(self, projection)
+        """A session for repeated reads of the same columns."""
+        request = ScanRequest(columns=columns, with_row_address=bool(with_row_address))
+        return AsyncFragmentSession(self, request)
 
     # -- changing --------------------------------------------------------------------------------------
 
@@ -230,15 +232,39 @@ class AsyncLanceFragment:
 
 
 class AsyncFragmentSession:
-    """Takes of the same columns of a fragment."""
+    """Reads of the same columns of a fragment, by position or by range (spec/read-path.md, section 7)."""
 
-    def __init__(self, fragment: AsyncLanceFragment, projection: Projection) -> None:
+    def __init__(self, fragment: AsyncLanceFragment, request: ScanRequest) -> None:
         self._fragment = fragment
-        self._projection = projection
+        self._rows = FragmentRows(fragment.dataset.snapshot, fragment.stored, request)
+        self._projection = resolve(
+            fragment.dataset.manifest.schema, request.columns, with_row_address=request.with_row_address
+        )
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of what is read."""
+        return self._rows.schema
 
     async def take(self, indices: Sequence[int] | Any) -> pa.Table:
         """Rows by live position; positions must be strictly increasing."""
         return await self._fragment._take(indices, self._projection)
+
+    async def read_all(self) -> AsyncGenerator[pa.RecordBatch, None]:
+        """All live rows, as a primed stream of batches.  Close it (``aclosing``) when it is not read to the end."""
+        return await self._rows.read_all()
+
+    async def read_range(self, start: int, stop: int) -> AsyncGenerator[pa.RecordBatch, None]:
+        """Live rows ``[start, stop)``, fewer where the fragment ends, as a primed stream of batches."""
+        return await self._rows.read_range(start, stop)
+
+    async def read_ranges(self, ranges: Sequence[range]) -> AsyncGenerator[pa.RecordBatch, None]:
+        """Physical rows of ascending, disjoint ranges without the deleted ones, as a primed stream of batches."""
+        return await self._rows.read_ranges(ranges)
+
+    async def take_range(self, start: int, stop: int) -> pa.Table:
+        """Physical rows ``[start, stop)`` without the deleted ones: there may be fewer than asked for."""
+        return await self._rows.take_range(start, stop)
 
 
 def _described(fragment: Fragment | None) -> FragmentMetadata | None:

@@ -30,12 +30,14 @@ from pilum.encoding.blocks import (
     slice_bits,
     unpack_bits,
 )
+from pilum.encoding.kernels import lookup, utf8
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
 __all__ = ["aligned", "from_arrow", "to_arrow"]
 
 _EMPTY: Bytes = np.empty(0, np.uint8)
 _MAX_I32 = 2**31 - 1
+_MAX_EXPANDED = 1 << 36  # bytes that a dictionary of long values may expand to in one read
 
 
 # --------------------------------------------------------------------------- from Arrow
@@ -261,8 +263,7 @@ def _variable_to_arrow(
     data = block.data[: int(offsets[-1])]
     buffers = [bitmap, aligned(offsets, 8 if large else 4), pa.py_buffer(np.ascontiguousarray(data))]
     array = pa.Array.from_buffers(kind, block.count, buffers, nulls)
-    # ASCII needs no per-value check: one pass of `max` is several times cheaper than Arrow's
-    if text and _is_text(kind) and len(data) and int(data.max()) > 127 and not _is_utf8(data, offsets):
+    if text and _is_text(kind) and len(data) and not _is_utf8(data, offsets):
         try:
             array.validate(full=True)
         except pa.ArrowInvalid as error:
@@ -273,8 +274,14 @@ def _variable_to_arrow(
 def _is_utf8(data: Bytes, offsets: npt.NDArray[Any]) -> bool:
     """Whether all values are UTF-8: their bytes as one text are, and each begins with a character.
 
-    Five times as fast as one check per value; False may also mean that nulls have other bytes.
+    Five times as fast as one check per value; False may also mean that nulls have other bytes.  ASCII is recognised
+    by its largest byte.
     """
+    found = utf8.valid(data, offsets)
+    if found is not None:
+        return found
+    if int(data.max()) < 128:
+        return True
     starts = offsets[:-1]
     starts = starts[starts < len(data)]
     if bool(((data[starts] & 0xC0) == 0x80).any()):
@@ -310,12 +317,22 @@ def _struct_to_arrow(block: StructBlock, kind: pa.DataType, bitmap: Any, nulls: 
 
 def _decoded_to_arrow(block: DictionaryBlock, kind: pa.DataType, validity: Bools | None) -> pa.Array:
     """The values of a dictionary; that they are UTF-8 is checked once per entry."""
-    values = decode_dictionary(block)
-    if not isinstance(values, VariableBlock) or not _is_variable(kind):
-        return to_arrow(values, kind, validity)
-    to_arrow(block.items, kind)
+    items = block.items
+    if not isinstance(items, VariableBlock) or not _is_variable(kind):
+        return to_arrow(decode_dictionary(block), kind, validity)
+    if block.count < items.count:  # few of many: those are checked
+        return to_arrow(decode_dictionary(block), kind, validity)
+    to_arrow(items, kind)
     nulls = 0 if validity is None else block.count - int(np.count_nonzero(validity))
     bitmap = pa.py_buffer(pack_bits(validity)) if validity is not None and nulls else None
+    # not more than this if the dictionary is of long strings: `decode_dictionary` says what is too much
+    limit = max(items.offset_bits == 64 and _MAX_EXPANDED, _MAX_I32)
+    found = lookup.expand(block.indices.words(), items.offsets, items.data, _is_large(kind), limit)
+    if found is not None:
+        buffers = [bitmap, pa.py_buffer(found[0]), pa.py_buffer(found[1])]
+        return pa.Array.from_buffers(kind, block.count, buffers, nulls)
+    values = decode_dictionary(block)
+    assert isinstance(values, VariableBlock)
     return _variable_to_arrow(values, kind, bitmap, nulls, text=False)
 
 

@@ -27,6 +27,7 @@ from pilum import arrays
 from pilum.encoding import levels
 from pilum.encoding.arrow_blocks import to_arrow
 from pilum.encoding.blocks import DictionaryBlock, concat_blocks, pack_bits
+from pilum.encoding.kernels import levels as list_levels
 from pilum.encoding.page import Decoded, Levels
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 from pilum.schema.field import Field
@@ -70,6 +71,10 @@ def assemble(field: Field, leaves: Sequence[Sequence[Decoded]]) -> pa.Array:
         elif all(map(_is_flat, pages)):
             parts = [to_arrow(page.block, kind, _flat_validity(page)) for page in pages]
             return parts[0] if len(parts) == 1 else _concat(parts)
+    if len(leaves) == 1 and leaves[0] and _holds_items(field):
+        lists = [_list_of_items(field, page) for page in leaves[0]]
+        if all(array is not None for array in lists):
+            return lists[0] if len(lists) == 1 else _concat(lists)
     columns = [
         _Leaf(leaf, pages, kinds, factor)
         for (leaf, kinds, factor), pages in zip(_paths(field), leaves, strict=True)
@@ -79,6 +84,36 @@ def assemble(field: Field, leaves: Sequence[Sequence[Decoded]]) -> pa.Array:
         if column.num_rows != rows:
             raise CorruptFileError(f"leaf columns of one field have {rows} and {column.num_rows} rows")
     return _build(field, columns, 0, 0, columns[0].factor)
+
+
+def _holds_items(field: Field) -> bool:
+    """Whether a field is a list of leaves."""
+    kind = field.arrow_type
+    if len(field.children) != 1 or not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    child = field.children[0]
+    return not child.children and child.arrow_type.id not in _SPECIAL
+
+
+def _list_of_items(field: Field, page: Decoded) -> pa.Array | None:
+    """The lists of one page, checked and built in one pass; None where that cannot be done: `_Leaf` tells why."""
+    layers, kind = page.layers, field.arrow_type
+    if len(layers) != 2 or layers[0] in levels.LIST_KINDS or levels.max_rep(layers) != 1 or page.rep is None:
+        return None
+    (item_null, _), (_, empty) = levels.level_numbers(layers)
+    top, inside = levels.inside_limits(layers)
+    found = list_levels.lists(
+        page.rep, page.definition, (top, inside), empty, page.num_rows, page.block.count,
+        pa.types.is_large_list(kind),
+    )  # fmt: skip
+    if found is None:
+        return None
+    offsets, valid, valid_items = found
+    bitmap, nulls = _bitmap(valid)
+    items = to_arrow(page.block, field.children[0].arrow_type, valid_items if item_null else None)
+    return pa.Array.from_buffers(
+        kind, page.num_rows, [bitmap, pa.py_buffer(offsets)], nulls, children=[items]
+    )
 
 
 def _is_flat(page: Decoded) -> bool:

@@ -36,7 +36,10 @@ from pilum.encoding.blocks import (
     take_block,
 )
 from pilum.encoding.codecs.base import ChunkSet, EncodeOptions, Ints
+from pilum.encoding.kernels import lookup
+from pilum.encoding.kernels.levels import find_rows
 from pilum.encoding.miniblock_chunks import Framing, pack_words, read_words
+from pilum.encoding.miniblock_pick import FEW, Picker, picker
 from pilum.encoding.miniblock_rows import (
     ListTrim,
     RowIndex,
@@ -89,6 +92,7 @@ class MiniBlockDecoder(PageDecoder):
         "_large",
         "_layout",
         "_metadata",
+        "_picker",
         "_rep_ce",
         "_source",
         "_starts",
@@ -134,6 +138,7 @@ class MiniBlockDecoder(PageDecoder):
             raise CorruptFileError(f"mini-block page of {source.length} rows has {layout.num_items} items")
         self._metadata = sorted((k for k in range(expected) if k != 1), key=source.offsets.__getitem__)
         self._index: RowIndex | None = None
+        self._picker: Picker | bool | None = not has_lists  # True: not asked for yet
 
     # ------------------------------------------------------------------ metadata
 
@@ -215,20 +220,38 @@ class MiniBlockDecoder(PageDecoder):
     def _decode_range(self, first: int, stop: int, low: int, high: int, buffers: list[Bytes]) -> Decoded:
         """Rows ``first .. stop``, which lie in chunks ``low .. high``."""
         data, index = buffers[0], self._ready()
+        if stop - first <= FEW and self._picker and len(data) == self._starts[high] - self._starts[low]:
+            rows = np.arange(first, stop)
+            of_row = index.first.searchsorted(rows, "right") - 1
+            origin = self._starts[low]
+            found = self._pick(
+                data, rows, of_row, self._starts[of_row] - origin, self._starts[of_row + 1] - origin
+            )
+            if found is not None:
+                return found
         starts = self._starts[low : high + 1] - self._starts[low]
         _expect(data, int(starts[-1]))
         counts = self._counts[low:high]
         block, rep, definition, num_levels = self._decode_chunks(data, starts[:-1], starts[1:], counts)
         if rep is not None:
-            trim = ListTrim(rep, definition, self.layers, num_levels)
-            whole = stop - first == self.num_rows
-            trim.check(counts, *index.shape(slice(low, high)), positions=not whole)
-            if not whole:
-                entries, values = trim.row_range(first - int(index.first[low]), stop - first)
+            skip, count = first - int(index.first[low]), stop - first
+            whole = count == self.num_rows
+            shape = index.shape(slice(low, high))
+            place = find_rows(
+                rep, definition, levels.max_rep(self.layers), levels.visible_limit(self.layers), num_levels,
+                counts, *shape, skip, count,
+            )  # fmt: skip
+            if place is None:
+                trim = ListTrim(rep, definition, self.layers, num_levels)
+                trim.check(counts, *shape, positions=not whole)
+                if not whole:
+                    place = trim.row_range(skip, count)
+            if not whole and place is not None:
+                entries, values = place
                 rep = rep[entries]
                 definition = None if definition is None else definition[entries]
                 block = slice_block(block, values.start, values.stop - values.start)
-            return self._finish(block, rep, definition, stop - first)
+            return self._finish(block, rep, definition, count)
         skip, count = first - int(index.first[low]), stop - first
         if count != block.count:
             block = slice_block(block, skip, count)
@@ -249,11 +272,16 @@ class MiniBlockDecoder(PageDecoder):
         sizes = self._starts[chunks + 1] - self._starts[chunks]
         ends = np.cumsum(sizes)
         _expect(data, int(ends[-1]))
+        number = np.searchsorted(chunks, of_row)
+        if self._picker and len(rows) <= FEW * len(chunks):
+            found = self._pick(data, rows, of_row, (ends - sizes)[number], ends[number])
+            if found is not None:
+                return found
         counts = self._counts[chunks]
         block, rep, definition, num_levels = self._decode_chunks(data, ends - sizes, ends, counts)
         begins = index.first[chunks + 1] - index.first[chunks]  # rows that begin in each chunk
         before = np.cumsum(begins) - begins
-        position = rows - index.first[of_row] + before[np.searchsorted(chunks, of_row)]
+        position = rows - index.first[of_row] + before[number]
         if rep is not None:
             trim = ListTrim(rep, definition, self.layers, num_levels)
             trim.check(counts, *index.shape(chunks))
@@ -263,6 +291,16 @@ class MiniBlockDecoder(PageDecoder):
             return self._finish(take_block(block, values), rep, definition, len(rows))
         definition = None if definition is None else definition[position]
         return self._finish(take_block(block, position), None, definition, len(rows))
+
+    def _pick(self, data: Bytes, rows: Ints, of_row: Ints, starts: Ints, ends: Ints) -> Decoded | None:
+        """Rows out of the chunks ``data[starts[r]:ends[r]]``; None if chunks must be decoded for them."""
+        if self._picker is True:
+            self._picker = picker(self._value_ce, self._def_ce, self._framing.header, self._large)
+        if not isinstance(self._picker, Picker):
+            return None
+        positions = rows - self._ready().first[of_row]
+        found = self._picker.rows(data, starts, ends, self._counts[of_row], positions)
+        return None if found is None else self._finish(found[0], None, found[1], len(rows))
 
     def _decode_chunks(
         self, data: Bytes, starts: Ints, ends: Ints, counts: Ints
@@ -292,15 +330,22 @@ class MiniBlockDecoder(PageDecoder):
         words = indices.words()
         if definition is not None:
             visible = levels.visible_mask(definition, self.layers)
-            valid = definition == 0 if visible is None else definition[visible] == 0
-            words = np.where(valid, words, words.dtype.type(0))
+            if visible is not None:
+                # entries with a value have level 0, unless items or structs around them can be null
+                definition = definition[visible] if levels.visible_limit(self.layers) else None
+        if isinstance(dictionary, FixedBlock) and dictionary.bits in (32, 64):
+            found = lookup.take_words(dictionary.words(), words, definition)
+            if found is not None:
+                return FixedBlock(dictionary.bits, found.view(np.uint8), len(found))
+        if definition is not None:
+            words = np.where(definition == 0, words, words.dtype.type(0))
         largest = int(words.max(initial=0))
         if len(words) and largest >= dictionary.count:
             raise CorruptFileError(f"index {largest} into a dictionary of {dictionary.count} items")
-        found = DictionaryBlock(
+        coded = DictionaryBlock(
             FixedBlock(indices.bits, words.view(np.uint8), len(words)), dictionary, len(words)
         )
-        return found if isinstance(dictionary, VariableBlock) else decode_dictionary(found)
+        return coded if isinstance(dictionary, VariableBlock) else decode_dictionary(coded)
 
 
 def _decode_levels(ce: Any, chunks: ChunkSet, counts: Ints) -> Levels:

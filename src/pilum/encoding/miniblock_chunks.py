@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from pilum.encoding.blocks import Bytes
 from pilum.encoding.codecs.base import ChunkSet, Ints
-from pilum.encoding.kernels import ranges
+from pilum.encoding.kernels import chunks, ranges
 from pilum.errors import CorruptFileError, InvalidInputError
 
 __all__ = ["Chunks", "Framing", "pack_words", "read_words"]
@@ -151,6 +151,12 @@ class Framing:
         """
         if len(starts) == 1:
             return self._parse_one(data, int(starts[0]), int(ends[0]))
+        found = chunks.read_headers(
+            data, starts, ends, self._fields - 1, self.num_buffers if self.large else 0, self.header
+        )
+        if found is not None:
+            levels, begins, lengths = found
+            return self._chunks(levels, [ChunkSet(data, *pair) for pair in zip(begins, lengths, strict=True)])
         if len(starts) and int((ends - starts).min()) < self.header:
             raise CorruptFileError(f"mini-block chunk is shorter than its header of {self.header} bytes")
         fields = self._read_fields(data, starts)

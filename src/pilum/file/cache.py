@@ -19,6 +19,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from pilum import config
+from pilum.file.in_flight import InFlight
 
 __all__ = ["Cache", "Session"]
 
@@ -40,6 +41,9 @@ class Cache:
     Args:
         capacity: bytes to hold at most; a value heavier than that is not kept.
         files: a cache of bytes of files from stores where requests take time; see `Session`.
+
+    Attributes:
+        in_flight: what tasks load at this moment, to be kept here.
     """
 
     def __init__(self, capacity: int, files: Cache | None = None) -> None:
@@ -49,6 +53,7 @@ class Cache:
         self._nbytes = 0
         self._clock = itertools.count()
         self._lock = threading.Lock()
+        self.in_flight = InFlight()
         self.hits = 0
         self.misses = 0
         _caches.add(self)
@@ -100,17 +105,18 @@ class Cache:
         """Sum of the weights of all entries."""
         return self._nbytes
 
-    def _forget_lock(self) -> None:
+    def _start_anew(self) -> None:
         self._lock = threading.Lock()
+        self.in_flight = InFlight()
 
 
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """A thread that held a lock does not exist in the child; the dictionary itself is whole."""
+    """A thread that held a lock or loaded something does not exist in the child; the dictionary itself is whole."""
     for cache in list(_caches):
-        cache._forget_lock()
+        cache._start_anew()
 
 
 if hasattr(os, "register_at_fork"):

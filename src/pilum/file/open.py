@@ -72,20 +72,30 @@ async def open_file(
         {'a': [2, 3]}
     """
     prepare()
-    metadata: Any = cache.get((store.uri, path)) if cache is not None else None
+    key = (store.uri, path)
+    metadata: Any = cache.get(key) if cache is not None else None
     if metadata is None:
-        if whole and size and body is None:
-            body = await store.get(path, 0, size, who="file")
-        if version not in _LEGACY:
+
+        async def load() -> Any:
+            nonlocal body
+            if whole and size and body is None:
+                body = await store.get(path, 0, size, who="file")
+            if version in _LEGACY:
+                return None
             wanted = None if schema is None else len(schema.leaves())
             try:
-                metadata = await load_metadata(store, path, size, wanted, body)
+                found = await load_metadata(store, path, size, wanted, body)
             except LegacyFileError:
-                pass
-            else:
-                if cache is not None:
-                    keep_bytes(cache, store, path, body)
-                    cache.put((store.uri, path), metadata, metadata.nbytes)
+                return None
+            if cache is not None:
+                keep_bytes(cache, store, path, body)
+                cache.put(key, found, found.nbytes)
+            return found
+
+        if cache is None or not store.suspends or body is not None:
+            metadata = await load()
+        else:
+            metadata = await cache.in_flight.once(key, load)
     if not isinstance(metadata, FileMetadata):
         from pilum.file.v0_1 import FileReader01
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 from pilum import arrays
 from pilum.encoding import Decoded, Range, Rows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError
+from pilum.file.in_flight import wait_for
 from pilum.file.late import prepare
 from pilum.file.metadata import Column, FileMetadata, keep_bytes, load_metadata, metadata_of_body, relocated
 from pilum.file.plan import (
@@ -37,6 +38,7 @@ from pilum.file.plan import (
 )
 from pilum.file.rows import Selection, check_rows
 from pilum.io import Bytes, Store, current_runtime
+from pilum.io.ordered import drive
 from pilum.schema import Schema, column_indices, is_descriptor
 
 if TYPE_CHECKING:
@@ -186,6 +188,29 @@ class FileReader:
         key = (self.store.uri, self.path)
         kept += files.get(key) or []
         files.put(key, kept, sum([high - low for low, high, _ in kept]))
+
+    @classmethod
+    def known(
+        cls, store: Store, path: str, schema: Schema, fields: Sequence[int], column_indices: Sequence[int],
+        cache: Cache,
+    ) -> FileReader | None:  # fmt: skip
+        """A reader of a file of format 2.1 or later, if what opening it needs is in the cache.  Pure."""
+        metadata = cache.get((store.uri, path))
+        if not isinstance(metadata, FileMetadata) or metadata.footer.version < (2, 1):
+            return None
+        reader = cls(store, path, metadata, schema, (fields, column_indices), cache, None)
+        if reader._known_projection(None) is None:
+            numbers, scales, _ = reader._numbers(schema)
+            container = metadata.container
+            for number, scale in zip(numbers, scales, strict=True):
+                if (
+                    container.shared_column(number, scale) is None
+                    and container.column_bytes(number) is None
+                    and cache.get((store.uri, path, number)) is None
+                ):
+                    return None
+            drive(reader._projection(None))
+        return reader
 
     @property
     def body(self) -> Bytes | None:
@@ -393,6 +418,27 @@ class FileReader:
         known = self._known_projection(schema)
         if known is not None:
             return known
+        numbers, scales, spans = self._numbers(schema)
+        columns = await self._columns(numbers, scales)
+        for at, leaf in enumerate(schema.leaves()):
+            if leaf.is_blob and is_descriptor(leaf):
+                columns[at] = columns[at].descriptors()
+        resolved = ResolvedProjection(
+            schema, schema.to_arrow(), tuple(columns), tuple(scales), tuple(spans), self._mapping
+        )
+        # Columns that need no metadata of this file are shared, and so is what was resolved to them.
+        shared = all(
+            metadata.container.shared_column(n, k) is not None for n, k in zip(numbers, scales, strict=True)
+        )
+        memo = metadata.container.projections if shared else metadata.projections
+        if len(memo) >= _MAX_PROJECTIONS:
+            memo.clear()
+        memo[id(schema)] = resolved
+        return resolved
+
+    def _numbers(self, schema: Schema) -> tuple[list[int], list[int], list[int]]:
+        """Column number and items per row of each leaf, and the first leaf of each field, then their number."""
+        metadata = self.metadata
         if self._mapping is not None:
             indices = dict(zip(*self._mapping, strict=True))
         else:
@@ -410,22 +456,7 @@ class FileReader:
                 numbers.append(number)
                 scales.append(scale)
             spans.append(len(numbers))
-        columns = await self._columns(numbers, scales)
-        for at, leaf in enumerate(schema.leaves()):
-            if leaf.is_blob and is_descriptor(leaf):
-                columns[at] = columns[at].descriptors()
-        resolved = ResolvedProjection(
-            schema, schema.to_arrow(), tuple(columns), tuple(scales), tuple(spans), self._mapping
-        )
-        # Columns that need no metadata of this file are shared, and so is what was resolved to them.
-        shared = all(
-            metadata.container.shared_column(n, k) is not None for n, k in zip(numbers, scales, strict=True)
-        )
-        memo = metadata.container.projections if shared else metadata.projections
-        if len(memo) >= _MAX_PROJECTIONS:
-            memo.clear()
-        memo[id(schema)] = resolved
-        return resolved
+        return numbers, scales, spans
 
     async def _columns(self, numbers: list[int], scales: list[int]) -> list[Column]:
         container = self.metadata.container
@@ -463,22 +494,46 @@ class FileReader:
 
     async def _initialise(self, resolved: ResolvedProjection, rows: Rows) -> None:
         """Load the metadata of the pages that hold ``rows``; all columns in one round."""
+        missing = [
+            (leaf, column, number)
+            for leaf, column in enumerate(resolved.columns)
+            if not column.ready
+            for number in column.uninitialised(scaled(rows, resolved.scales[leaf]))
+        ]
+        if not missing:
+            return
+        cache = self._cache
+        if cache is None or not self.store.suspends or self._body is not None:
+            await self._load_pages(resolved, rows, missing)
+            return
+        # Other units of the file want the same pages: each is asked for once.  A page is its own key, since readers
+        # that share it also see that it has been initialised.
+        running = {id(job[1].pages[job[2]]): job for job in missing}
+        waits = {key: found for key in running if (found := cache.in_flight.running(key)) is not None}
+        own = [job for key, job in running.items() if key not in waits]
+        if own:
+            with cache.in_flight.loading([id(column.pages[number]) for _, column, number in own]):
+                await self._load_pages(resolved, rows, own)
+        if waits:
+            for future in set(waits.values()):
+                await wait_for(future)
+            await self._initialise(resolved, rows)  # whoever loaded them may have failed
+
+    async def _load_pages(
+        self, resolved: ResolvedProjection, rows: Rows, missing: list[tuple[int, Column, int]]
+    ) -> None:
         jobs: list[tuple[int, Column, int, int]] = []
         ranges: list[Range] = []
         ahead: list[Range] = []
-        for leaf, column in enumerate(resolved.columns):
-            if column.ready:
-                continue
-            own = scaled(rows, resolved.scales[leaf])
-            pages = column.uninitialised(own)
-            if self.store.suspends:
-                ahead += _worth_reading(column, pages, own)
-            for number in pages:
-                wanted = column.pages[number].metadata_ranges()
-                jobs.append((leaf, column, number, len(wanted)))
-                ranges.extend(wanted)
-        if not jobs:
-            return
+        pages: dict[int, list[int]] = {}
+        for leaf, column, number in missing:
+            wanted = column.pages[number].metadata_ranges()
+            jobs.append((leaf, column, number, len(wanted)))
+            ranges.extend(wanted)
+            pages.setdefault(leaf, []).append(number)
+        if self.store.suspends:
+            for leaf, numbers in pages.items():
+                ahead += _worth_reading(resolved.columns[leaf], numbers, scaled(rows, resolved.scales[leaf]))
         if sum([high - low for low, high in ahead]) > _WHOLE_PAGE:
             ahead = []
         buffers = await self._fetch(ranges + ahead, who="page metadata")

@@ -1,4 +1,4 @@
-"""Reading one range of each of many files in one go, without the GIL.
+"""Reading one range of each of many files, or many ranges of one file, in one go, without the GIL.
 
 Small fragments are many files with some hundred kilobytes of each.  Opened and read one by one from Python, every
 file lets go of the GIL three times and waits to get it back three times; two threads that do so hinder each other
@@ -24,7 +24,7 @@ import numpy as np
 from pilum.io.buffers import Bytes, allocate
 from pilum.jit import Kernel
 
-__all__ = ["Stack", "read_files", "read_stack"]
+__all__ = ["Stack", "read_files", "read_pieces", "read_stack"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 _ALIGN = 64
@@ -64,6 +64,45 @@ def read_files(
         out[at : at + size] if done == size else None
         for at, size, done in zip(targets.tolist(), sizes, got.tolist(), strict=True)
     ]
+
+
+def read_pieces(descriptor: int, pieces: Sequence[tuple[int, int]]) -> list[Bytes] | None:
+    """The bytes of some ranges of an open file, all in one piece of memory.
+
+    A take of 100 rows of 18 columns reads 425 ranges; one by one, that was half of its time.
+
+    Args:
+        descriptor: of the file.
+        pieces: start and end of each range, none empty; the caller has bounded their sum.
+
+    Returns:
+        The bytes of each range; None if there is no compiled loop or a range could not be read whole.
+    """
+    edges = np.array(pieces, np.int64)
+    wanted = edges[:, 1] - edges[:, 0]
+    space = (wanted + (_ALIGN - 1)) & -_ALIGN
+    total = int(space.sum())
+    kernel = _PIECES.get(total) if sys.platform == "linux" else None
+    if kernel is None:
+        return None
+    targets = np.cumsum(space) - space
+    out = allocate(total)
+    if not kernel(descriptor, np.ascontiguousarray(edges[:, 0]), wanted, out, targets):
+        return None
+    ends = (targets + wanted).tolist()
+    return [out[low:high] for low, high in zip(targets.tolist(), ends, strict=True)]
+
+
+def read_pieces_numba(descriptor: int, starts: Any, sizes: Any, out: Bytes, targets: Any) -> int:
+    memory = out.ctypes.data
+    for k in range(starts.size):
+        done = 0
+        while done < sizes[k]:
+            more = c_pread(descriptor, memory + targets[k] + done, sizes[k] - done, starts[k] + done)
+            if more <= 0:
+                return 0
+            done += more
+    return 1
 
 
 class Stack(NamedTuple):
@@ -163,4 +202,10 @@ _KERNEL = Kernel(
         "c_pread": "p pread(i4, p, p, i8)",
         "c_close": "i4 close(i4)",
     },
+)
+_PIECES = Kernel(
+    read_pieces_numba,
+    "i8(=i4, r.i8, r.i8, u1, r.i8)",
+    small=0,
+    externals={"c_pread": "p pread(i4, p, p, i8)"},
 )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
+
+import pyarrow as pa
 
 __all__ = ["generation", "on_fork"]
 
@@ -29,3 +32,23 @@ def on_fork(hook: Callable[[], None]) -> Callable[[], None]:
 def _count() -> None:
     global _generation
     _generation += 1
+
+
+# Arrow allocates with mimalloc, whose lock of its page map knows nothing of forks: one that another thread held is
+# locked for ever in the child, which hangs at some later allocation (one fork in a thousand of a parent with eight
+# reading threads).  The allocator of the C library does survive forks, so such children use that.
+_threads = 1
+
+
+def _note_threads() -> None:
+    global _threads
+    _threads = threading.active_count()
+
+
+def _allocate_safely() -> None:
+    if _threads > 1 and pa.default_memory_pool().backend_name == "mimalloc":
+        pa.set_memory_pool(pa.system_memory_pool())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_note_threads, after_in_child=_allocate_safely)

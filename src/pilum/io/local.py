@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from pilum import config, turns
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StoreError
 from pilum.io import durable
-from pilum.io.batch import Stack, read_files, read_stack
+from pilum.io.batch import Stack, read_files, read_pieces, read_stack
 from pilum.io.buffers import EMPTY, Bytes, allocate
 from pilum.io.ranges import Range, assemble, check_range, merge_ranges, split_range
 from pilum.io.runtime import LoopRuntime, current_runtime
@@ -34,7 +34,7 @@ _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 # A larger read is checked against the size of the file before memory is allocated for it, and leaves the
 # event loop's thread.
 _LARGE = 1 << 20
-# A batch of more bytes than this is read file by file: sizes are then checked before memory is allocated.
+# A batch of more bytes than this is read file by file, range by range: sizes are then checked before memory is allocated.
 _BATCH = 32 << 20
 
 
@@ -176,6 +176,14 @@ class LocalStore(Store):
         except (OSError, ValueError) as error:
             self._fail(error, path)
         try:
+            pieces = None
+            sizes = [end - start for start, end in merged]
+            plain = log is None and len(merged) > 1 and merged[0][0] >= 0
+            if plain and sum(sizes) <= _BATCH and max(sizes) <= limit:
+                pieces = read_pieces(descriptor, merged)
+            if pieces is not None:
+                self.stats.note_each_read(sizes)
+                return assemble(ranges, merged, pieces)
             for start, end in merged:
                 started = perf_counter() if log is not None else 0.0
                 buffers.append(self._read(descriptor, path, start, end))

@@ -93,6 +93,9 @@ class MemoryStore(Store):
         # Every answer is a view of the object: there is nothing to gain from joining requests.
         return [await self.get(path, start, end, who=who) for start, end in ranges]
 
+    def planned(self, ranges: Sequence[Range]) -> list[Range]:
+        return [(start, end) for start, end in ranges if start < end]
+
     async def get_all(self, path: str, *, who: str = "") -> Bytes:
         return self._slice(path, 0, len(self._object(path)), who)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pilum.io.forking import on_fork
@@ -56,6 +57,11 @@ class _Counter:
         if len(self._pending) > _FOLD_AT:
             self.totals()
 
+    def add_all(self, sizes: Iterable[int]) -> None:
+        self._pending.extend(sizes)
+        if len(self._pending) > _FOLD_AT:
+            self.totals()
+
     def totals(self, *, reset: bool = False) -> tuple[int, int]:
         with _folding:
             while self._pending:
@@ -70,7 +76,7 @@ class _Counter:
 class IoStats:
     """Counters of one store object.  HEAD and LIST requests are not reads."""
 
-    __slots__ = ("_reads", "_writes", "note_read", "note_reads", "note_write")
+    __slots__ = ("_reads", "_writes", "note_each_read", "note_read", "note_reads", "note_write")
 
     def __init__(self) -> None:
         self._reads = _Counter()
@@ -78,6 +84,7 @@ class IoStats:
         # Bound once: `stats.note_read(size)` is then one call.
         self.note_read = self._reads.add
         self.note_reads = self._reads.add_many
+        self.note_each_read = self._reads.add_all
         self.note_write = self._writes.add
 
     @property

@@ -131,9 +131,13 @@ class Store:
         if len(ranges) == 1:
             start, end = ranges[0]
             return [await self.get(path, start, end, who=who)]
-        requests = plan_requests(ranges, gap=self.block_size, max_size=config.max_request_size())
+        requests = self.planned(ranges)
         buffers = await _together([self._request(path, start, end, who) for start, end in requests])
         return assemble(ranges, requests, buffers)
+
+    def planned(self, ranges: Sequence[Range]) -> list[Range]:
+        """The requests that `get_ranges` makes.  Pure."""
+        return plan_requests(ranges, gap=self.block_size, max_size=config.max_request_size())
 
     async def get_many(self, requests: Sequence[Wanted], *, who: str = "") -> Pieces:
         """One range of each of several objects, in the order given; errors as for `get`.

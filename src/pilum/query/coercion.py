@@ -201,9 +201,11 @@ def try_fit(constant: Constant, target: pa.DataType) -> pa.Scalar | None:
 def _converted(value: Any, target: pa.DataType) -> pa.Scalar | None:
     if types.is_floating(target) and not isinstance(value, list):
         if types.is_float16(target):
-            value = np.float16(value)
+            with np.errstate(over="ignore"):  # infinity
+                value = np.float16(value)
         elif types.is_float32(target):
-            value = np.float32(value)
+            with np.errstate(over="ignore"):
+                value = np.float32(value)
         return arrays.scalar(value if not isinstance(value, int) else float(value), target)
     if types.is_decimal(target):
         value = decimal.Decimal(value)

@@ -11,9 +11,8 @@ from typing import Any
 
 from pilum.query.metrics import ScanMetrics, StepMetrics
 from pilum.query.ordering import ColumnOrdering
-from pilum.query.scan import Scan, readahead
+from pilum.query.scan import Scan, plan_groups, readahead
 from pilum.query.search import Search
-from pilum.query.units import plan_units, rows_for
 
 __all__ = ["PlanNode", "explain", "plan_tree"]
 
@@ -108,13 +107,13 @@ def _filter_nodes(scan: Scan, source: tuple[tuple[str, Any], ...]) -> PlanNode:
 
 
 def _of_scan(scan: Scan, verbose: bool) -> PlanNode:
-    rows = rows_for(scan.row_bytes, scan.batch_size)
-    units = plan_units(scan.fragments, rows) if verbose and scan.union.fields else []
+    groups = plan_groups(scan) if verbose and scan.union.fields else ()
     source = (
         ("uri", scan.snapshot.store.uri),
         ("version", scan.snapshot.manifest.version),
         ("num_fragments", len(scan.fragments)),
-        ("units", len(units) if verbose else None),
+        ("groups", len(groups) if verbose else None),
+        ("units", sum(len(group.units) for group in groups) if verbose else None),
         ("fragment_readahead", readahead(scan.snapshot, scan.request)),
     )
     node = _filter_nodes(scan, source)

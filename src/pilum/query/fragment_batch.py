@@ -7,7 +7,7 @@ GIL.  What needs more than one round, or another format, is read the ordinary wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -87,28 +87,43 @@ async def read_decoded(
     readers: Sequence[FragmentReader], spans: Sequence[Span]
 ) -> list[list[Decoded] | pa.Array]:
     """Rows ``[start, stop)`` of each fragment's only column, as `FragmentReader.read_decoded`."""
+    suspends = any(reader.files and reader.files[0].store.suspends for reader in readers)
+    if suspends and len(readers) > 1:
+        # The metadata of all of them in one round, and what is read alone at the same time.
+        await gather([reader.initialise() for reader in readers], suspends=True)
     results: list[list[Decoded] | pa.Array] = [None] * len(readers)
+    alone: list[tuple[int, Awaitable[Any]]] = []
     planned: list[tuple[int, FileReader, Any]] = []
     wanted = []
     for position, (reader, (start, stop)) in enumerate(zip(readers, spans, strict=True)):
         only = reader.only
         # Those that are read together lie in one store: that of the first.
         if type(only) is not FileReader or (planned and only.store is not planned[0][1].store):
-            results[position] = await reader.read_decoded(start, stop)
+            alone.append((position, reader.read_decoded(start, stop)))
             continue
         plan = await only.plan_decoded(start, stop)
         if len(plan.ranges) != 1 or only.at_hand(plan.ranges) is not None:
-            results[position] = (await only.execute_decoded(plan))[0]
+            alone.append((position, _first_leaf(only, plan)))
             continue
         low, high = plan.ranges[0]
         wanted.append((only.path, low, high))
         planned.append((position, only, plan))
+    for position, found in zip(
+        [position for position, _ in alone],
+        await gather([one for _, one in alone], suspends=suspends),
+        strict=True,
+    ):
+        results[position] = found
     if wanted:
         store = planned[0][1].store
         buffers = await store.get_many(wanted, who="data")
         for (position, only, plan), buffer in zip(planned, buffers, strict=True):
             results[position] = (await only.execute_decoded(plan, [buffer]))[0]
     return results
+
+
+async def _first_leaf(reader: FileReader, plan: ReadPlan) -> list[Decoded]:
+    return (await reader.execute_decoded(plan))[0]
 
 
 async def read_together(

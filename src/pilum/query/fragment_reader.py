@@ -114,6 +114,26 @@ class FragmentReader:
         return None
 
     @classmethod
+    def without_reading(
+        cls, snapshot: Snapshot, fragment: Fragment, schema: Schema
+    ) -> tuple[GenericReader, ...] | None:
+        """The data files that hold columns of ``schema``, if opening them asks the store for nothing.  Pure."""
+        known = cls.known(snapshot, fragment, schema)
+        if known is not None:
+            return known.files
+        files, _ = _assign(fragment, schema)
+        found: list[GenericReader] = []
+        for data_file, part in files:
+            store, path = snapshot.place_of(data_file)
+            reader = FileReader.known(
+                store, path, part, data_file.fields, data_file.column_indices, snapshot.session.cache
+            )
+            if reader is None:
+                return None
+            found.append(reader)
+        return tuple(found)
+
+    @classmethod
     async def open_with(
         cls, snapshot: Snapshot, fragment: Fragment, schema: Schema, rows: int, bodies: Mapping[str, Bytes]
     ) -> FragmentReader:
@@ -121,11 +141,14 @@ class FragmentReader:
         data_files = fragment.files
         nulls: tuple[Field, ...] = ()
         if len(data_files) == 1 and _holds_all(data_files[0].fields, schema):
-            readers = [await _open(snapshot, data_files[0], schema, rows, bodies)]
+            readers = [await _open(snapshot, data_files[0], schema, rows, fragment.physical_rows, bodies)]
         else:
             files, nulls = _assign(fragment, schema)
             readers = await gather(
-                [_open(snapshot, data_file, part, rows, bodies) for data_file, part in files],
+                [
+                    _open(snapshot, data_file, part, rows, fragment.physical_rows, bodies)
+                    for data_file, part in files
+                ],
                 suspends=snapshot.suspends,
             )
         for reader in readers:
@@ -149,7 +172,7 @@ class FragmentReader:
                 snapshot.store, path, body, schema, data_file.fields, data_file.column_indices, cache
             )
         if reader is None:
-            reader = await _open(snapshot, data_file, schema, fragment.physical_rows, {path: body})
+            reader = await _open(snapshot, data_file, schema, 0, fragment.physical_rows, {path: body})
         _check_rows(fragment, reader)
         return cls(fragment, schema, [reader], ())
 
@@ -227,11 +250,16 @@ _WHOLE_LOCAL = 4 << 20
 
 
 async def _open(
-    snapshot: Snapshot, data_file: DataFile, part: Schema, rows: int, bodies: Mapping[str, Bytes]
+    snapshot: Snapshot,
+    data_file: DataFile,
+    part: Schema,
+    rows: int,
+    all_rows: int,
+    bodies: Mapping[str, Bytes],
 ) -> GenericReader:
     store, path = snapshot.place_of(data_file)
     size = data_file.size or None
-    whole = _wants_whole(snapshot, size, part, rows)
+    whole = _wants_whole(snapshot, size, part, rows, all_rows)
     return await open_file(
         store,
         path,
@@ -246,16 +274,17 @@ async def _open(
     )
 
 
-def _wants_whole(snapshot: Snapshot, size: int | None, schema: Schema, rows: int) -> bool:
+def _wants_whole(snapshot: Snapshot, size: int | None, schema: Schema, rows: int, all_rows: int) -> bool:
     if size is None:
         return False
     if snapshot.suspends:
         return size <= _WHOLE_REMOTE
-    return size <= _WHOLE_LOCAL and 2 * rows * schema.row_bytes >= size
+    # A fragment that is read unit by unit is not: the bytes would be kept for the first unit only.
+    return size <= _WHOLE_LOCAL and rows >= all_rows and 2 * rows * schema.row_bytes >= size
 
 
-def fetched_whole(snapshot: Snapshot, fragment: Fragment, schema: Schema) -> int:
-    """Size of the file that opening a fragment to read all its rows would fetch whole, 0 if it would not."""
+def fetched_whole(snapshot: Snapshot, fragment: Fragment, schema: Schema, rows: int | None = None) -> int:
+    """Size of the file that opening a fragment to read so many rows (all) would fetch whole, 0 if it would not."""
     if len(fragment.files) != 1:
         return 0
     data_file = fragment.files[0]
@@ -263,7 +292,13 @@ def fetched_whole(snapshot: Snapshot, fragment: Fragment, schema: Schema) -> int
         return 0
     if (
         data_file.base_id is not None
-        or not _wants_whole(snapshot, data_file.size, schema, fragment.physical_rows)
+        or not _wants_whole(
+            snapshot,
+            data_file.size,
+            schema,
+            fragment.physical_rows if rows is None else rows,
+            fragment.physical_rows,
+        )
         or snapshot.session.cache.get((snapshot.store.uri, "data/" + data_file.path)) is not None
     ):
         return 0

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pilum import config
 from pilum.io.forking import on_fork
 
-__all__ = ["scan_share"]
+__all__ = ["Share", "scan_share", "share_alone"]
 
 # What a scan uses when it is alone: enough to keep the cores, or 64 requests of 2 MiB, busy.
 _LOCAL = 64 << 20
@@ -31,9 +31,35 @@ def _start_anew() -> None:
     _running = 0
 
 
+def share_alone(limit: int | None, *, suspends: bool, running: int = 1) -> int:
+    """Bytes that a scan may hold when so many run, itself included; arguments as `scan_share`."""
+    most = (_REMOTE if suspends else _LOCAL) if limit is None else limit
+    return max(1, min(config.io_buffer_size() // running, most))
+
+
+class Share:
+    """What a running scan may hold.
+
+    Args:
+        limit: the scan's own limit, if it has one.
+        suspends: whether its store may wait for the network.
+    """
+
+    __slots__ = ("_limit", "_suspends")
+
+    def __init__(self, limit: int | None, suspends: bool) -> None:
+        self._limit = limit
+        self._suspends = suspends
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes, as of now."""
+        return share_alone(self._limit, suspends=self._suspends, running=max(1, _running))
+
+
 @contextmanager
-def scan_share(limit: int | None, *, suspends: bool) -> Iterator[int]:
-    """Bytes that a scan may hold while it runs inside the ``with`` block.
+def scan_share(limit: int | None, *, suspends: bool) -> Iterator[Share]:
+    """The share of a scan that runs inside the ``with`` block; it shrinks when others start and grows when they end.
 
     Args:
         limit: the scan's own limit, if it has one.
@@ -42,9 +68,8 @@ def scan_share(limit: int | None, *, suspends: bool) -> Iterator[int]:
     global _running
     with _lock:
         _running += 1
-        share = config.io_buffer_size() // _running
     try:
-        yield max(1, min(share, (_REMOTE if suspends else _LOCAL) if limit is None else limit))
+        yield Share(limit, suspends)
     finally:
         with _lock:
             _running = max(0, _running - 1)

@@ -237,7 +237,7 @@ def is_in(value: Bound, items: Sequence[Bound], *, negated: bool) -> Bound:
         return negate(result) if negated else result
     target = value.type
     for constant in constants:
-        if constant.value is not None and try_fit(constant, target) is None:
+        if constant.value is not None and not _fits_exactly(constant, target):
             wider = common_type(target, constant.type)
             if wider is None:
                 raise InvalidInputError(f"{constant.value!r} cannot be compared with {value.type} (IN)")
@@ -245,24 +245,40 @@ def is_in(value: Bound, items: Sequence[Bound], *, negated: bool) -> Bound:
     if types.is_float16(target):
         target = pa.float32()
     choices = tuple(
-        Constant(pa.scalar(_as_constant(one, target), target)) for one in constants if one.value is not None
+        Constant(arrays.scalar(_as_constant(one, target), target))
+        for one in constants
+        if one.value is not None
     )
     lookup = Apply("in", (cast(value, target),), pa.bool_(), _lookup(constants, target), items=choices)
     result = junction(False, [lookup, *others]) if others else lookup
     return negate(result) if negated else result
 
 
+def _fits_exactly(constant: Constant, target: pa.DataType) -> bool:
+    """Whether a constant can be compared as a value of ``target``: 0.1 is not a float32."""
+    fitted = try_fit(constant, target)
+    if fitted is None or not types.is_floating(target) or constant.type == target:
+        return fitted is not None
+    value = constant.value
+    return bool(fitted.as_py() == value or value != value)
+
+
 def _lookup(constants: Sequence[Constant], target: pa.DataType) -> Kernel:
     values = [_as_constant(constant, target) for constant in constants if constant.value is not None]
     has_null = len(values) < len(constants)
     if types.is_floating(target) and 0.0 in values:
-        values += [0.0, -0.0]  # Arrow's hash keeps the two zeros apart
+        values += [0.0, -0.0]  # Arrow's hash keeps the two zeros apart, and NaN of different bits
+    is_nan = None
+    if types.is_floating(target) and any(value != value for value in values):
+        is_nan = pc.get_function("is_nan").call
     options = pc.SetLookupOptions(arrays.from_python(values, target), skip_nulls=True)
     call = pc.get_function("is_in").call
     true, null = arrays.scalar(True), arrays.scalar(None, pa.bool_())
 
     def kernel(operand: Any) -> Any:
         found = call([operand], options)
+        if is_nan is not None:
+            found = pc.or_(found, is_nan([operand]))
         if has_null:
             return pc.if_else(found, true, null)
         if operand.null_count:

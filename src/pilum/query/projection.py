@@ -106,8 +106,12 @@ def resolve(
             raise InvalidInputError("a projection of constants only: at least one column must be read")
     else:
         outputs = [_named(schema, name) for name in columns]
-    for wanted, name in ((with_distance, DISTANCE), (with_row_id, ROW_ID), (with_row_address, ROW_ADDRESS)):
-        if wanted and all(output.system != name for output in outputs):
+    if with_distance and all(output.field.name != DISTANCE for output in outputs if output.system):
+        outputs.append(_system(DISTANCE))
+    for wanted, name in ((with_row_id, ROW_ID), (with_row_address, ROW_ADDRESS)):
+        if wanted:
+            # What the option asks for comes last, also when the column is named.
+            outputs = [one for one in outputs if one.system != name or one.field.name != name]
             outputs.append(_system(name))
     if with_query_index:
         outputs = [_system(QUERY_INDEX), *(one for one in outputs if one.system != QUERY_INDEX)]

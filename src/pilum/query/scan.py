@@ -13,7 +13,7 @@ once, so that the last step reads about as much as all before it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from pilum import arrays, config
 from pilum.io import current_runtime
 from pilum.io.ordered import drive
 from pilum.query.fragment_reader import gather
-from pilum.query.memory import scan_share
+from pilum.query.memory import Share, scan_share, share_alone
 from pilum.query.ordering import TopRows
 from pilum.query.projection import resolve
 from pilum.query.rows import live_to_physical
@@ -40,6 +40,8 @@ __all__ = [
     "Work",
     "count",
     "open_scan",
+    "open_units",
+    "ordered_keys",
     "plan_groups",
     "plan_scan",
     "plan_work",
@@ -50,6 +52,8 @@ __all__ = [
 # Small fragments that are read together: enough that what is done once a group does not count.
 _GROUP_BYTES = 2 << 20
 _GROUP_UNITS = 32
+# Pages are stored in chunks of some KiB: units of less than this would decode the same chunk again and again.
+_LEAST_BYTES = 128 << 10
 # With an order and a limit of at most this many rows, only what is sorted by is read for all rows.
 _FEW_ROWS = 10_000
 
@@ -60,10 +64,12 @@ class Work(NamedTuple):
     Attributes:
         groups: what is read, in order.
         window: groups that are started and not yet consumed.
+        share: bytes for which this was planned.
     """
 
     groups: Sequence[UnitGroup]
     window: int
+    share: int
 
 
 async def open_scan(scan: Scan) -> AsyncGenerator[pa.RecordBatch, None]:
@@ -71,7 +77,18 @@ async def open_scan(scan: Scan) -> AsyncGenerator[pa.RecordBatch, None]:
     if scan.orderings:
         return _cut(scan, _stream_of(await _ordered(scan)))
     with scan_share(scan.request.io_buffer_size, suspends=scan.snapshot.suspends) as share:
-        work = await plan_work(scan, share)
+        work = await plan_work(scan, share.nbytes)
+    return await _primed(scan, work)
+
+
+async def open_units(scan: Scan, units: Sequence[Unit]) -> AsyncGenerator[pa.RecordBatch, None]:
+    """As `open_scan`, for some units instead of all rows of the scan's fragments; the scan has no limit."""
+    with scan_share(scan.request.io_buffer_size, suspends=scan.snapshot.suspends) as share:
+        groups = group_units(units, 1, 1)
+        return await _primed(scan, Work(groups, _window(scan, groups, share.nbytes), share.nbytes))
+
+
+async def _primed(scan: Scan, work: Work) -> AsyncGenerator[pa.RecordBatch, None]:
     bodies: dict[int, Bodies] = {}
     first = work.groups[: _phase_of(scan, 0, work.window)[1]]
 
@@ -113,7 +130,7 @@ async def count(scan: Scan) -> int:
     if not scan.stages:
         return sum(fragment.num_rows for fragment in scan.fragments)
     with scan_share(scan.request.io_buffer_size, suspends=scan.snapshot.suspends) as share:
-        work = await plan_work(scan, share)
+        work = await plan_work(scan, share.nbytes)
 
         async def one(group: UnitGroup) -> int:
             return await count_group(scan, group)
@@ -131,44 +148,58 @@ async def count(scan: Scan) -> int:
 # -- what is read ----------------------------------------------------------------------------------------
 
 
-async def plan_work(scan: Scan, share: int) -> Work:
+async def plan_work(scan: Scan, share: int, *, reads: bool = True) -> Work:
     """Cut the scan into groups and choose how many are in flight; only a limit without filter may read (deletions).
 
     Args:
         scan: the plan.
         share: bytes that may be held.
+        reads: False: deletions that are not known move the ends of a limit by as many rows as there are.
     """
     if scan.nothing:
-        return Work([], 1)
+        return Work([], 1, share)
     request = scan.request
     row_bytes = scan.row_bytes
-    # Two units at least, so that one is read while the other is consumed.
-    rows = rows_for(row_bytes, scan.batch_size, max(1, min(scan.unit_bytes, share // 2)))
+    rows = _unit_rows(scan, share)
     ahead = readahead(scan.snapshot, request)
     if request.batch_readahead is not None:
         most = request.batch_readahead * scan.batch_size
-        rows = max(scan.batch_size, min(rows, most // 2 // scan.batch_size * scan.batch_size))
+        rows = min(rows, max(most // 2, int(_LEAST_BYTES / row_bytes)))
+        rows = max(1, rows // scan.batch_size) * scan.batch_size
         ahead = max(1, min(ahead, most // rows))
     together = max(1, min(_GROUP_UNITS, ahead))
-    most_rows = max(1, int(min(_GROUP_BYTES, share // 2) / row_bytes))
+    most_rows = max(1, int(min(_GROUP_BYTES, share // 4) / row_bytes))
     limited = request.limit is not None or bool(request.offset)
     groups: Sequence[UnitGroup]
     if limited and not scan.stages:
-        units = await _plan_limited(scan, rows)
+        units = await _plan_limited(scan, rows, reads=reads)
         groups = group_units(units, most_rows, together)
     elif request.limit is not None:
         groups = _ramped(scan, rows, most_rows, together)
     else:
         groups = _all_groups(scan, rows, most_rows, together)
+    return Work(groups, _window(scan, groups, share, ahead), share)
+
+
+def _unit_rows(scan: Scan, share: int) -> int:
+    """Rows of a unit: while one is consumed another one is decoded, and the bytes of a third are there."""
+    return rows_for(scan.row_bytes, scan.batch_size, max(_LEAST_BYTES, min(scan.unit_bytes, share // 4)))
+
+
+def _window(scan: Scan, groups: Sequence[UnitGroup], share: int, ahead: int | None = None) -> int:
+    """How many groups may be in flight: by the bytes and the units that may be held."""
+    request = scan.request
+    if ahead is None:
+        ahead = readahead(scan.snapshot, request)
     largest = max((group.num_rows for group in groups[:1000]), default=1)
-    by_memory = max(1, int(share / (largest * row_bytes)))
+    # One more is held by the consumer, and one as bytes.
+    by_memory = max(1, int(share / (largest * scan.row_bytes)) - 2)
     units_each = max((len(group.units) for group in groups[:1000]), default=1)
-    by_fragments = max(1, ahead // units_each)
-    window = min(by_memory, by_fragments)
+    window = min(by_memory, max(1, ahead // units_each))
     if not scan.snapshot.suspends and request.fragment_readahead is None and request.batch_readahead is None:
         # More than keeps the cores busy only holds memory.
         window = min(window, max(4, 2 * config.cpu_threads()))
-    return Work(groups, max(1, window))
+    return max(1, window)
 
 
 def _all_groups(scan: Scan, rows: int, most_rows: int, together: int) -> Sequence[UnitGroup]:
@@ -218,17 +249,8 @@ def _ramped(scan: Scan, rows: int, most_rows: int, together: int) -> Sequence[Un
 
 def plan_groups(scan: Scan) -> Sequence[UnitGroup]:
     """The groups of a scan as far as they follow from the manifest: deleted rows may move the ends of a limit."""
-    return drive(_without_reading(scan))
-
-
-async def _without_reading(scan: Scan) -> Sequence[UnitGroup]:
-    if scan.nothing:
-        return []
-    rows = rows_for(scan.row_bytes, scan.batch_size)
-    request = scan.request
-    if scan.stages or not (request.limit is not None or request.offset):
-        return group_units(plan_units(scan.fragments, rows), 1, 1)
-    return group_units(await _plan_limited(scan, rows, reads=False), 1, 1)
+    share = share_alone(scan.request.io_buffer_size, suspends=scan.snapshot.suspends)
+    return drive(plan_work(scan, share, reads=False)).groups
 
 
 async def _plan_limited(scan: Scan, rows: int, *, reads: bool = True) -> list[Unit]:
@@ -250,8 +272,10 @@ async def _plan_limited(scan: Scan, rows: int, *, reads: bool = True) -> list[Un
             units.extend(plan_units([fragment], rows))
             continue
         if not hidden and fragment.deletion_file is not None:
-            if reads:
+            deleted = scan.snapshot.known_deletions(fragment)
+            if deleted is None and reads:
                 deleted = await scan.snapshot.deletions(fragment)
+            if deleted is not None:
                 edges = live_to_physical(deleted, np.array([low, high - 1], dtype=np.int64))
                 low, high = int(edges[0]), int(edges[1]) + 1
             else:
@@ -284,19 +308,28 @@ async def _pieces(
     with ExitStack() as stack:
         share = stack.enter_context(scan_share(request.io_buffer_size, suspends=scan.snapshot.suspends))
         if work is None:
-            work = await plan_work(scan, share)
+            work = await plan_work(scan, share.nbytes)
+        planned = work.share
 
         async def read(group: UnitGroup) -> Piece | None:
             return await read_group(scan, group, bodies.pop(id(group), None) if bodies else None)
 
+        groups = work.groups
         at = 0
-        while at < len(work.groups):
+        while at < len(groups):
             size, window = _phase_of(scan, at, work.window)
-            whole = at == 0 and size >= len(work.groups)
-            groups = work.groups if whole else work.groups[at : at + size]
-            at += len(groups)
+            if planned != share.nbytes:
+                planned = share.nbytes
+                groups = [*groups[:at], *_recut(groups[at:], _unit_rows(scan, planned))]
+                window = min(window, _window(scan, groups[at:], planned))
+            part = groups if at == 0 and size >= len(groups) else groups[at : at + size]
+
+            phase = _Phase(part, share, planned)
             stream = current_runtime().map_ordered(
-                read, groups, window=window, suspends=scan.snapshot.suspends
+                read,
+                part if len(part) == 1 else iter(phase),
+                window=window,
+                suspends=scan.snapshot.suspends,
             )
             async with aclosing(stream):
                 async for piece in stream:
@@ -315,6 +348,46 @@ async def _pieces(
                     yield piece
                     if left == 0:
                         return
+            at += len(part) if len(part) == 1 else phase.begun
+
+
+class _Phase:
+    """Groups of a scan until other scans leave it much less memory than planned, or more.
+
+    Attributes:
+        begun: groups that were handed out.
+    """
+
+    def __init__(self, groups: Sequence[UnitGroup], share: Share, planned: int) -> None:
+        self._groups = groups
+        self._share = share
+        self._planned = planned
+        self.begun = 0
+
+    def __iter__(self) -> Iterator[UnitGroup]:
+        for group in self._groups:
+            if self.begun and not self._planned <= 2 * self._share.nbytes <= 8 * self._planned:
+                return
+            self.begun += 1
+            yield group
+
+
+def _recut(groups: Sequence[UnitGroup], rows: int) -> Sequence[UnitGroup]:
+    """The same rows in groups of at most so many rows each."""
+    if all(group.num_rows <= rows for group in groups[:100]):
+        return groups
+    return [
+        cut for group in groups for cut in ([group] if group.num_rows <= rows else _cut_group(group, rows))
+    ]
+
+
+def _cut_group(group: UnitGroup, rows: int) -> Sequence[UnitGroup]:
+    units = [
+        Unit(unit.fragment, at, min(at + rows, unit.stop))
+        for unit in group.units
+        for at in range(unit.start, unit.stop, rows)
+    ]
+    return group_units(units, rows, _GROUP_UNITS)
 
 
 class _Trimmed(NamedTuple):
@@ -387,55 +460,56 @@ async def _stream_of(table: pa.Table) -> AsyncGenerator[Piece, None]:
 # -- order -----------------------------------------------------------------------------------------------
 
 
+def ordered_keys(scan: Scan) -> Scan:
+    """The scan that is sorted: of what is sorted by alone when few rows are wanted, else of everything."""
+    request = scan.request
+    unlimited = replace(scan, request=request.updated(limit=None, offset=None, order_by=()), orderings=())
+    stop = None if request.limit is None else (request.offset or 0) + request.limit
+    if stop is None or stop > _FEW_ROWS or request.include_deleted_rows:
+        return unlimited
+    outputs = {output.field.name: output for output in scan.projection.outputs}
+    computed = any(
+        (output := outputs.get(one.column_name)) is not None and output.expression is not None
+        for one in scan.orderings
+    )
+    if computed or isinstance(request.columns, dict):
+        return unlimited  # sorted by what is computed: there is nothing cheaper to read first
+    narrow = unlimited.request.updated(
+        columns=list(dict.fromkeys(one.column_name for one in scan.orderings)),
+        with_row_address=True,
+        with_row_id=False,
+        late_materialization=None,
+    )
+    return replace(plan_scan(scan.snapshot, narrow), metrics=scan.metrics)
+
+
 async def _ordered(scan: Scan) -> pa.Table:
     """All rows in the order asked for; limit and offset count in that order."""
     request = scan.request
     start = request.offset or 0
     stop = None if request.limit is None else start + request.limit
-    unlimited = replace(scan, request=request.updated(limit=None, offset=None))
     if request.limit == 0:
         return pa.Table.from_batches([], schema=scan.schema)
-    if stop is not None and stop <= _FEW_ROWS and not request.include_deleted_rows:
-        return await _ordered_late(unlimited, start, stop)
-    top = TopRows(scan.orderings, scan.order_names, stop)
-    async with aclosing(_pieces(unlimited)) as stream:
-        async for piece in stream:
-            top.add(piece.batch)
-    table = top.sorted(scan.projection.schema)
-    return table.slice(start).select(scan.schema.names)
-
-
-async def _ordered_late(scan: Scan, start: int, stop: int) -> pa.Table:
-    """The first rows in order: what is sorted by is read for all rows, the other columns for those."""
-    snapshot, request = scan.snapshot, scan.request
-    names = list(dict.fromkeys(one.column_name for one in scan.orderings))
-    outputs = {output.field.name: output for output in scan.projection.outputs}
-    plain = all(
-        not (output := outputs.get(one.column_name)) or output.expression is None for one in scan.orderings
-    )
-    renamed = isinstance(request.columns, dict) or not plain
-    if renamed:
-        # Sorted by what is computed: there is nothing cheaper to read first.
-        top = TopRows(scan.orderings, scan.order_names, stop)
-        async with aclosing(_pieces(scan)) as stream:
-            async for piece in stream:
-                top.add(piece.batch)
-        return top.sorted(scan.projection.schema).slice(start).select(scan.schema.names)
-    narrow = request.updated(
-        columns=names, with_row_address=True, with_row_id=False, order_by=(), late_materialization=None
-    )
-    keys = plan_scan(snapshot, narrow)
-    keys = replace(keys, metrics=scan.metrics)
-    top = TopRows(scan.orderings, [one.column_name for one in scan.orderings], stop)
+    keys = ordered_keys(scan)
+    whole = keys.projection is scan.projection
+    names = scan.order_names if whole else [one.column_name for one in scan.orderings]
+    top = TopRows(scan.orderings, names, stop)
     async with aclosing(_pieces(keys)) as stream:
         async for piece in stream:
             top.add(piece.batch)
+    if whole:
+        return top.sorted(scan.projection.schema).slice(start).select(scan.schema.names)
     found = top.sorted(keys.schema).slice(start)
     addresses = arrays.to_numpy(found.column(ROW_ADDRESS))
     projection = resolve(
-        snapshot.manifest.schema,
+        scan.snapshot.manifest.schema,
         request.columns,
         with_row_id=request.with_row_id,
         with_row_address=request.with_row_address,
     )
-    return await take_rows(snapshot, addresses, projection)
+    if scan.metrics is None or not len(addresses):
+        return await take_rows(scan.snapshot, addresses, projection)
+    with scan.metrics.step("take", [int(addresses[0]) >> 32]) as measured:
+        table = await take_rows(scan.snapshot, addresses, projection)
+        measured.rows = table.num_rows
+    return table

@@ -29,7 +29,7 @@ from pilum.query.projection import Projection, resolve, stored_columns
 from pilum.query.request import ScanRequest
 from pilum.query.snapshot import Snapshot
 from pilum.query.system import SYSTEM_TYPES
-from pilum.query.units import UNIT_BYTES
+from pilum.query.units import unit_bytes
 from pilum.schema import Schema, bytes_per_row, split_path
 from pilum.table import Fragment
 
@@ -109,7 +109,8 @@ class Scan:
 
     @property
     def unit_bytes(self) -> int:
-        return UNIT_BYTES
+        """Decoded bytes of a unit of work, about."""
+        return unit_bytes(len(self.union.leaves()))
 
     def measured(self) -> Scan:
         """The same scan, with measurements of its own."""

@@ -28,13 +28,14 @@ from pilum.errors import InvalidInputError
 from pilum.io import current_runtime
 from pilum.query.alike import AlikeValues, Run, read_alike, remember, runs_of
 from pilum.query.fragment_batch import open_fragments, read_decoded
+from pilum.query.fragment_reader import gather
 from pilum.query.late import parse_filter
 from pilum.query.metrics import ScanMetrics
 from pilum.query.ordering import TopRows
 from pilum.query.projection import DISTANCE, QUERY_INDEX, Projection, resolve, stored_columns
 from pilum.query.request import Nearest, ScanRequest
 from pilum.query.scan_plan import Scan, plan_scan, readahead
-from pilum.query.scan_read import live_mask, pruned_group, read_columns, select_rows, true_mask
+from pilum.query.scan_read import Bodies, live_mask, pruned_group, read_columns, select_rows, true_mask
 from pilum.query.snapshot import Snapshot
 from pilum.query.system import system_columns
 from pilum.query.take import take_addresses
@@ -268,24 +269,32 @@ def search_groups(plan: Search) -> Sequence[SearchGroup]:
 
 
 async def _best_of_group(plan: Search, item: SearchGroup, k: int) -> list[_Best]:
-    snapshot, group = plan.snapshot, item.group
+    snapshot, (group, runs) = plan.snapshot, item
     excluded: npt.NDArray[np.bool_] | None = None
+    bodies: Bodies = {}
     if plan.before is not None:
-        pruned = await pruned_group(plan.before, group, {})
+        pruned = await pruned_group(plan.before, group, bodies)
         if pruned is None:
             return [_NOTHING] * len(plan.queries)
-        group = pruned
-        selection = await select_rows(plan.before, group, {})
+        if pruned is not group:
+            group, runs = pruned, runs_of(pruned.units)
+        selection = await select_rows(plan.before, group, bodies)
         rows = selection.rows
         if rows is not None and selection.sparse:
-            return await _best_of_few(plan, group, rows, k)
+            return await _best_of_few(plan, group, rows, k, bodies)
         if rows is not None:
             excluded = np.ones(group.num_rows, dtype=np.bool_)
             excluded[rows] = False
-    vectors = await _read_vectors(plan, item.runs)
     if plan.before is None:
-        alive = await live_mask(snapshot, group)
+        # Over a network the deletions and the vectors are asked for together.
+        alive, vectors = await gather(
+            [live_mask(snapshot, group), _read_vectors(plan, runs, bodies)],
+            suspends=snapshot.suspends
+            and any(unit.fragment.deletion_file is not None for unit in group.units),
+        )
         excluded = None if alive is None else ~alive
+    else:
+        vectors = await _read_vectors(plan, runs, bodies)
     best = []
     for query in plan.queries:
         found = np.empty(group.num_rows, dtype=np.float32)
@@ -299,32 +308,42 @@ async def _best_of_group(plan: Search, item: SearchGroup, k: int) -> list[_Best]
     return best
 
 
-async def _read_vectors(plan: Search, runs: Sequence[Run]) -> _Vectors:
-    """The vectors of some units: of each run together, or of each unit."""
+async def _read_vectors(plan: Search, runs: Sequence[Run], bodies: Bodies) -> _Vectors:
+    """The vectors of some units: of each run together, or of each unit.  Runs overlap over a network."""
+    parts = await gather([_read_run(plan, run, bodies) for run in runs], suspends=plan.snapshot.suspends)
+    return [one for part in parts for one in part]
+
+
+async def _read_run(plan: Search, run: Run, bodies: Bodies) -> _Vectors:
     snapshot, multi = plan.snapshot, plan.queries[0].multi
-    vectors: _Vectors = []
-    for run in runs:
-        alike = {} if multi else await read_alike(snapshot, run, plan.vector)
-        if isinstance(alike, AlikeValues):
-            vectors.append((run.num_rows, alike))
-            continue
-        readers = await open_fragments(snapshot, [unit.fragment for unit in run.units], plan.vector, alike)
-        spans = [(unit.start, unit.stop) for unit in run.units]
-        if multi:
-            parts = [
-                (await reader.read(*span)).column(0) for reader, span in zip(readers, spans, strict=True)
-            ]
-        else:
-            parts = await read_decoded(readers, spans)
-        vectors += [(stop - start, part) for (start, stop), part in zip(spans, parts, strict=True)]
-    return vectors
+    # What a filter has fetched whole is not fetched again.
+    here = any(path in bodies for path in run.paths)
+    alike = {} if multi or here else await read_alike(snapshot, run, plan.vector)
+    if isinstance(alike, AlikeValues):
+        return [(run.num_rows, alike)]
+    readers = await open_fragments(
+        snapshot, [unit.fragment for unit in run.units], plan.vector, alike or bodies
+    )
+    spans = [(unit.start, unit.stop) for unit in run.units]
+    parts: Sequence[list[Decoded] | pa.Array]
+    if multi:
+        batches = await gather(
+            [reader.read(*span) for reader, span in zip(readers, spans, strict=True)],
+            suspends=snapshot.suspends,
+        )
+        parts = [batch.column(0) for batch in batches]
+    else:
+        parts = await read_decoded(readers, spans)
+    return [(stop - start, part) for (start, stop), part in zip(spans, parts, strict=True)]
 
 
-async def _best_of_few(plan: Search, group: UnitGroup, rows: npt.NDArray[np.int64], k: int) -> list[_Best]:
+async def _best_of_few(
+    plan: Search, group: UnitGroup, rows: npt.NDArray[np.int64], k: int, bodies: Bodies
+) -> list[_Best]:
     """As `_best_of_group`, where the filter left so few rows that only their vectors are read."""
     if len(rows) == 0:
         return [_NOTHING] * len(plan.queries)
-    batch = await read_columns(plan.snapshot, group, plan.vector, rows, {})
+    batch = await read_columns(plan.snapshot, group, plan.vector, rows, bodies)
     best = []
     for query in plan.queries:
         found = np.empty(len(rows), dtype=np.float32)

@@ -8,6 +8,7 @@ table asks the store for data only.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -83,9 +84,27 @@ class Snapshot:
         key = (self.store.uri, "deletions", fragment.id, deletion)
         found: npt.NDArray[Any] | None = self.session.cache.get(key)
         if found is None:
-            found = await read_deletions(self.store, fragment, bases=self.manifest.base_paths)
-            self.session.cache.put(key, found, found.nbytes)
+            found = await self._once(key, lambda: self._load_deletions(fragment, key))
         return found
+
+    def known_deletions(self, fragment: Fragment) -> npt.NDArray[Any] | None:
+        """What `deletions` returns, if that is known without reading."""
+        deletion = fragment.deletion_file
+        if deletion is None:
+            return _NONE_DELETED
+        found: npt.NDArray[Any] | None = self.session.cache.get(
+            (self.store.uri, "deletions", fragment.id, deletion)
+        )
+        return found
+
+    async def _load_deletions(self, fragment: Fragment, key: Any) -> npt.NDArray[Any]:
+        found = await read_deletions(self.store, fragment, bases=self.manifest.base_paths)
+        self.session.cache.put(key, found, found.nbytes)
+        return found
+
+    async def _once(self, key: Any, load: Callable[[], Awaitable[Any]]) -> Any:
+        """Load something for the session; over a network only one of the tasks that want it does."""
+        return await (self.session.cache.in_flight.once(key, load) if self.suspends else load())
 
     async def row_ids(self, addresses: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         """Row ids of rows at some addresses; without stable row ids the address is the id."""
@@ -100,8 +119,13 @@ class Snapshot:
         key = (self.store.uri, "row ids", fragment.id, fragment.row_ids)
         found: RowIdSequence | None = self.session.cache.get(key)
         if found is None:
-            found = await read_row_ids(self.store, fragment)
-            self.session.cache.put(key, found, 200 + found.starts.nbytes + found.lengths.nbytes)
+
+            async def load() -> RowIdSequence:
+                loaded = await read_row_ids(self.store, fragment)
+                self.session.cache.put(key, loaded, 200 + loaded.starts.nbytes + loaded.lengths.nbytes)
+                return loaded
+
+            found = await self._once(key, load)
         return found
 
     async def row_id_index(self) -> RowIdIndex:

@@ -17,7 +17,7 @@ from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata
 from pilum.dataset.fragments import AsyncFragmentSession, AsyncLanceFragment
 from pilum.dataset.lance_schema import LanceSchema
 from pilum.errors import NotFoundError
-from pilum.io import address_suspends, run
+from pilum.io import address_suspends, iterate, run
 
 __all__ = ["FragmentSession", "LanceFragment"]
 
@@ -321,12 +321,60 @@ class LanceFragment(Posing):
 
 
 class FragmentSession:
-    """Repeated takes of the same columns of a fragment."""
+    """Reads of the same columns of a fragment, by position or by range.
+
+    Example:
+        >>> import pilum, pyarrow as pa
+        >>> ds = pilum.write_dataset(pa.table({"a": range(6)}), "memory://doc-session-rows")
+        >>> _ = ds.delete("a = 1")
+        >>> session = ds.get_fragments()[0].open_session(["a"])
+        >>> session.take_range(0, 3)["a"].to_pylist()
+        [0, 2]
+        >>> [batch.column(0).to_pylist() for batch in session.read_range(1, 3)]
+        [[2, 3]]
+    """
 
     def __init__(self, fragment: LanceFragment, aio: AsyncFragmentSession) -> None:
         self._fragment = fragment
         self._aio = aio
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of what is read."""
+        return self._aio.schema
+
     def take(self, indices: Sequence[int] | pa.Array) -> pa.Table:
         """Rows by live position within the fragment; positions must be strictly increasing."""
         return self._fragment.dataset._run(self._aio.take(indices))
+
+    def read_all(self) -> Iterator[pa.RecordBatch]:
+        """All live rows, batch by batch."""
+        return self._iterate(self._aio.read_all())
+
+    def read_range(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Live rows ``[start, stop)``, fewer where the fragment ends, batch by batch.
+
+        Raises:
+            InvalidInputError: the range is reversed or begins before 0.
+        """
+        return self._iterate(self._aio.read_range(start, stop))
+
+    def read_ranges(self, ranges: Sequence[range]) -> Iterator[pa.RecordBatch]:
+        """Physical rows of ascending, disjoint ranges without the deleted ones, batch by batch.
+
+        Raises:
+            InvalidInputError: a range ends after the last physical row, or before another one.
+        """
+        return self._iterate(self._aio.read_ranges(ranges))
+
+    def take_range(self, start: int, stop: int) -> pa.Table:
+        """Physical rows ``[start, stop)`` without the deleted ones: there may be fewer than asked for.
+
+        Raises:
+            InvalidInputError: the range ends after the last physical row.
+        """
+        return self._fragment.dataset._run(self._aio.take_range(start, stop))
+
+    def _iterate(self, opening: Any) -> Iterator[pa.RecordBatch]:
+        dataset = self._fragment.dataset
+        return iterate(dataset._run(opening), suspends=dataset.aio.snapshot.suspends)

@@ -130,6 +130,10 @@ class Codec:
         """`decode_values` of one page, for a decoder to keep: what ``ce`` alone says is worked out once."""
         return partial(self.decode_values, ce)
 
+    def finisher(self, ce: CE) -> Callable[[Block], Block]:
+        """Codecs around byte strings: what makes values of stored strings, for a decoder to keep."""
+        self._no("strings one by one")
+
     def decode_block(self, ce: CE, data: Bytes, count: int) -> Block:
         """Position B: one block of ``count`` values."""
         self._no("a block")

@@ -11,6 +11,8 @@ written.  A table is made for each page from a sample of its values.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,10 @@ class FsstCodec(Codec):
 
         table = _table(ce.fsst.symbol_table)
         return _expand(registry.decode_values(self._child(ce), values), table)
+
+    def finisher(self, ce: CE) -> Callable[[Block], Block]:
+        """What makes values of code strings, for a decoder to keep."""
+        return partial(_expand, table=_table(ce.fsst.symbol_table))
 
     def encode_miniblock(self, block: Block, options: EncodeOptions) -> MiniBlockEncoded:
         from pilum.encoding import registry

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum import turns
 from pilum.encoding.blocks import Block, Bytes, FixedBlock, VariableBlock
 from pilum.encoding.codecs.base import (
     CE,
@@ -31,6 +32,7 @@ from pilum.encoding.codecs.base import (
     Values,
 )
 from pilum.encoding.kernels import lz4, ranges
+from pilum.encoding.kernels.memory import empty
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
 __all__ = ["CODEC", "compress", "decompress"]
@@ -242,7 +244,7 @@ def _lz4_chunks(chunks: ChunkSet, align: int) -> ChunkSet:
     starts, total = _placed(sizes, align)
     if total > _MAX_TOTAL:
         raise InvalidInputError(f"compressed values expand to {total} bytes; read fewer rows at once")
-    out = np.empty(total, np.uint8)
+    out = empty(total, np.uint8)
     begins = chunks.starts[used] + 4
     data = np.ascontiguousarray(chunks.data)
     bad = lz4.decompress(data, begins, begins + bodies, out, starts[used], claimed)
@@ -270,7 +272,7 @@ def _zstd_chunks(chunks: ChunkSet, align: int) -> ChunkSet:
 
 
 def _zstd_run(chunks: ChunkSet, align: int) -> ChunkSet | None:
-    """Frames that all state their size, as one stream: one decompressor instead of one per chunk.
+    """Frames that all state their size, back to back: one call instead of one per chunk.
 
     zstd verifies that each frame yields what its header states.  None when a payload has another form.
     """
@@ -304,11 +306,14 @@ def _zstd_run(chunks: ChunkSet, align: int) -> ChunkSet | None:
     if total > _MAX_TOTAL:
         raise InvalidInputError(f"compressed values expand to {total} bytes; read fewer rows at once")
     frames = np.ascontiguousarray(ranges.gather(chunks.data, begins, bodies))
+    had = turns.leave() if total >= turns.LONG_KERNEL else False
     try:
-        with pa.input_stream(pa.py_buffer(frames), compression="zstd") as stream:
-            plain = np.frombuffer(stream.read_buffer(total + 1), np.uint8)
+        # zstd takes any number of frames in one call, for which it makes one context, and needs no window of its own
+        plain = np.frombuffer(pa.Codec("zstd").decompress(frames, total) if total else b"", np.uint8)
     except (OSError, pa.ArrowException) as error:
         raise CorruptFileError(f"zstd payload is corrupt: {error}") from None
+    finally:
+        turns.resume(had)
     if len(plain) != total:
         raise CorruptFileError(f"zstd payloads yield {len(plain)} bytes instead of {total}")
     found = stated.astype(np.int64)
@@ -316,7 +321,7 @@ def _zstd_run(chunks: ChunkSet, align: int) -> ChunkSet | None:
     sizes[used] = found
     starts, padded = _placed(sizes, align)
     if padded != total:
-        out = np.empty(padded, np.uint8)
+        out = empty(padded, np.uint8)
         ranges.scatter(plain, np.cumsum(found) - found, found, out, starts[used])
         plain = out
     return ChunkSet(plain, starts, sizes)

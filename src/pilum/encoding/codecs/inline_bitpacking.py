@@ -24,6 +24,7 @@ from pilum.encoding.codecs.base import (
 )
 from pilum.encoding.codecs.flat import chunk_counts
 from pilum.encoding.kernels import bitpacking, ranges
+from pilum.encoding.kernels.chunks import read_widths
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
 __all__ = ["CODEC", "word_bits"]
@@ -63,6 +64,14 @@ class InlineBitpackingCodec(Codec):
         bits = self._bits(ce)
         width, total = bits // 8, int(counts.sum())
         data, starts, sizes = chunks.data, chunks.starts, chunks.sizes
+        found = read_widths(data, starts, sizes, counts, bits)
+        if found is not None:
+            residue, groups, widths = found
+            usable = (len(data) - residue) // 8 * 8
+            values = bitpacking.unpack_words(
+                data[residue : residue + usable].view("<u8"), groups, widths, bits
+            )
+            return FixedBlock(bits, values[: total * width], total)
         if not bool(counts.all()):  # nothing is known about the payload of an empty chunk
             used = np.flatnonzero(counts)
             starts, sizes, counts = starts[used], sizes[used], counts[used]

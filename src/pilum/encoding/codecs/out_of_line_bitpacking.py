@@ -19,6 +19,7 @@ from pilum.encoding.codecs.base import CE, BlocksEncoded, ChunkSet, Codec, Encod
 from pilum.encoding.codecs.flat import flat_bits, flat_ce
 from pilum.encoding.codecs.inline_bitpacking import word_bits
 from pilum.encoding.kernels import bitpacking, ranges
+from pilum.encoding.kernels.levels import unpack_blocks
 from pilum.errors import CorruptFileError, InvalidInputError
 
 __all__ = ["CODEC"]
@@ -43,6 +44,10 @@ class OutOfLineBitpackingCodec(Codec):
             raise CorruptFileError(f"words of {bits} bits packed to {width} bits")
         if len(counts) == 1:
             return _decode_one(chunks.chunk(0), int(counts[0]), bits, width)
+        if bits == 16:
+            levels = unpack_blocks(chunks.data, chunks.starts, chunks.sizes, counts, width)
+            if levels is not None:
+                return FixedBlock(bits, levels.view(np.uint8), len(levels))
         step, packed = bits // 8, 128 * width
         full, tail = counts // GROUP, counts % GROUP
         rest = chunks.sizes - full * packed

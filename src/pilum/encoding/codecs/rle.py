@@ -30,6 +30,7 @@ from pilum.encoding.codecs.base import (
 from pilum.encoding.codecs.flat import CHUNK_BYTES, flat_bits, flat_ce
 from pilum.encoding.codecs.inline_bitpacking import word_bits
 from pilum.encoding.kernels import ranges
+from pilum.encoding.kernels.runs import expand
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
 __all__ = ["CODEC", "rle_size"]
@@ -172,6 +173,13 @@ def _expand(
 ) -> FixedBlock:
     bits, length_bits = widths
     step, length_step = bits // 8, length_bits // 8
+    if length_step == 1:
+        found = expand(
+            (values.data, lengths.data), (values.starts, lengths.starts), (values.sizes, lengths.sizes), counts,
+            step, exact=exact,
+        )  # fmt: skip
+        if found is not None:
+            return FixedBlock(bits, found.view(np.uint8), len(found))
     used = np.flatnonzero(counts)
     counts = counts[used]
     if not len(used):

@@ -33,6 +33,7 @@ from pilum.encoding.codecs.base import (
 from pilum.encoding.codecs.flat import flat_bits, flat_ce
 from pilum.encoding.codecs.sequences import has_payload, numbers
 from pilum.encoding.kernels import ranges
+from pilum.encoding.kernels.memory import empty
 from pilum.encoding.kernels.variable import join_offsets, plan_chunks, spread_offsets
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
@@ -107,7 +108,7 @@ class VariableCodec(Codec):
         lengths = last - first
         base = np.cumsum(lengths) - lengths
         wide = bits == 64 or int(lengths.sum()) > _MAX_I32
-        offsets: Offsets = np.empty(total + 1, np.int64) if wide else np.empty(total + 1, np.int32)
+        offsets: Offsets = empty(total + 1, np.int64 if wide else np.int32)
         if not join_offsets(words, at_word, counts, base - first, offsets):
             raise CorruptFileError("offsets of a variable-width chunk decrease")
         values = ranges.gather(data, starts + first, lengths)

@@ -10,7 +10,10 @@ from pilum.jit import Kernel, enabled
 
 __all__ = ["Kernel", "enabled", "preload"]
 
-MODULES = ("bitpacking", "distance", "fsst", "fsst_encode", "lz4", "ranges", "transpose", "unzip", "variable")
+MODULES = (
+    "bitpacking", "chunks", "distance", "fsst", "fsst_encode", "levels", "lookup", "lz4", "pick", "ranges", "runs", "transpose",
+    "unzip", "utf8", "variable",
+)  # fmt: skip
 
 
 def preload() -> bool:

@@ -28,8 +28,9 @@ import numpy.typing as npt
 
 from pilum import distinct
 from pilum.encoding.kernels import Kernel, ranges
+from pilum.encoding.kernels.memory import empty
 
-__all__ = ["GROUP", "bit_length", "bit_widths", "pack", "unpack"]
+__all__ = ["GROUP", "bit_length", "bit_widths", "pack", "unpack", "unpack_words"]
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Words64: TypeAlias = npt.NDArray[np.uint64]
@@ -53,11 +54,15 @@ def unpack(data: Bytes, starts: Ints, widths: Ints, bits: int) -> Bytes:
     Returns:
         ``1024 * bits // 8`` bytes per group, in group order.
     """
-    groups = len(starts)
-    out = np.empty(groups * bits * 16, np.uint64)
     words, at = ranges.word_view(data, starts, 128 * np.asarray(widths, np.int64), 8)
+    return unpack_words(words, at, np.ascontiguousarray(widths, np.int64), bits)
+
+
+def unpack_words(words: Words64, at: Ints, widths: Ints, bits: int) -> Bytes:
+    """`unpack` of groups that begin at ``at`` in ``words``."""
+    out = empty(len(at) * bits * 16, np.uint64)
     kernel = _UNPACK.get(out.nbytes)
-    (kernel or unpack_numpy)(words, at, np.ascontiguousarray(widths, np.int64), bits, out)
+    (kernel or unpack_numpy)(words, at, widths, bits, out)
     return out.view(np.uint8)
 
 

@@ -122,4 +122,4 @@ def expand_numba(codes: Bytes, offsets: Ints, table: Ints, sizes: Ints, out: Byt
     return 0
 
 
-_EXPAND = Kernel(expand_numba, "i8(r.u1, r.i8, r.u8, r.u8, u1, i8)")
+_EXPAND = Kernel(expand_numba, "i8(r.u1, r.i8, r.u8, r.u8, u1, i8)", small=0)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel
+from pilum.encoding.kernels.memory import empty
 
 __all__ = ["adjacent", "gather", "scatter", "word_view"]
 
@@ -36,7 +37,7 @@ def gather(src: Bytes, starts: Ints, sizes: Ints) -> Bytes:
     kernel = _COPY.get(total)
     if kernel is None:
         return gather_numpy(src, starts, sizes)
-    out = np.empty(total, np.uint8)
+    out = empty(total, np.uint8)
     ends = np.cumsum(sizes, dtype=np.int64)
     kernel(src, _i64(starts), _i64(sizes), out, ends - sizes)
     return out

@@ -1,0 +1,150 @@
+"""Values of dictionary indices, written to where Arrow wants them.
+
+    fixed width    index -> word
+    byte strings   index -> bytes, with the offsets that follow from their sizes
+
+An index outside the dictionary is an error, unless its definition level says that the value is null; then it means
+item 0, whatever it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pilum.encoding.kernels import Kernel
+from pilum.encoding.kernels.memory import empty
+
+__all__ = ["expand", "take_words"]
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Words: TypeAlias = npt.NDArray[Any]
+
+_SLACK = 8  # bytes that are read and written beyond a string, because words are copied
+_MAX_I32 = 2**31 - 1
+
+
+def take_words(items: Words, indices: Words, levels: npt.NDArray[np.uint16] | None) -> Words | None:
+    """``items[indices]`` where the level is 0 (everywhere without levels), else item 0; None if it cannot be done here.
+
+    Args:
+        items: words of 4 or 8 bytes.
+        indices: words of 4 bytes, not checked yet.
+        levels: one definition level per index.
+    """
+    kernel = _TAKE.get((indices.itemsize, items.itemsize))
+    compiled = None if kernel is None else kernel.get(indices.nbytes)
+    if compiled is None or not len(items) or (levels is not None and len(levels) != len(indices)):
+        return None
+    out = empty(len(indices), items.dtype)
+    good = compiled(items, indices, _NO_LEVELS if levels is None else levels, out)
+    return out if good else None
+
+
+def take_numba(items: Words, indices: Words, levels: npt.NDArray[np.uint16], out: Words) -> int:
+    size = np.uint64(items.size)
+    bad = False
+    if levels.size:
+        for i in range(np.uint64(out.size)):
+            index = np.uint64(indices[i]) if levels[i] == 0 else np.uint64(0)
+            if index >= size:
+                bad = True
+                index = np.uint64(0)
+            out[i] = items[index]
+    else:
+        for i in range(np.uint64(out.size)):
+            index = np.uint64(indices[i])
+            if index >= size:
+                bad = True
+                index = np.uint64(0)
+            out[i] = items[index]
+    return 0 if bad else 1
+
+
+def expand(
+    indices: Words, offsets: Words, data: Bytes, large: bool, limit: int
+) -> tuple[Words, Bytes] | None:
+    """The strings of indices as offsets and bytes; None if there is no kernel, or they are more than ``limit`` bytes.
+
+    Args:
+        indices: words of 4 bytes, all inside the dictionary.
+        offsets: of the items, one more than there are.
+        data: the bytes of the items.
+        large: whether the offsets are to be 64 bits wide.
+    """
+    kernels = _STRINGS.get(indices.itemsize)
+    if kernels is None:
+        return None
+    measure = kernels[0].get(indices.nbytes)
+    copy = kernels[2 if large else 1].get(indices.nbytes)
+    if measure is None or copy is None:
+        return None
+    starts = offsets.astype(np.int64)
+    total = int(measure(indices, starts))
+    if not 0 <= total <= min(limit, 1 << 40 if large else _MAX_I32):
+        return None
+    padded = np.zeros(int(starts[-1]) + _SLACK, np.uint8)
+    padded[:-_SLACK] = data[: int(starts[-1])]
+    ends = empty(len(indices) + 1, np.int64 if large else np.int32)
+    out = empty(total + _SLACK, np.uint8)
+    copy(indices, starts, padded, ends, out)
+    return ends, out[:total]
+
+
+def measure_numba(indices: Words, starts: npt.NDArray[np.int64]) -> int:
+    total = 0
+    for i in range(np.uint64(indices.size)):
+        index = np.uint64(indices[i])
+        total += starts[index + np.uint64(1)] - starts[index]
+    return total
+
+
+def strings_numba(
+    indices: Words, starts: npt.NDArray[np.int64], data: Bytes, ends: Words, out: Bytes
+) -> None:
+    at = np.uint64(0)
+    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    five, six, seven, eight = np.uint64(5), np.uint64(6), np.uint64(7), np.uint64(8)
+    ends[0] = 0
+    for i in range(np.uint64(indices.size)):
+        index = np.uint64(indices[i])
+        source = np.uint64(starts[index])
+        stop = at + np.uint64(starts[index + one]) - source
+        to = at
+        while to < stop:
+            # spelled out: LLVM makes one load and one store of 8 bytes of it
+            word = (
+                np.uint64(data[source])
+                | np.uint64(data[source + one]) << eight
+                | np.uint64(data[source + two]) << np.uint64(16)
+                | np.uint64(data[source + three]) << np.uint64(24)
+                | np.uint64(data[source + four]) << np.uint64(32)
+                | np.uint64(data[source + five]) << np.uint64(40)
+                | np.uint64(data[source + six]) << np.uint64(48)
+                | np.uint64(data[source + seven]) << np.uint64(56)
+            )
+            out[to] = np.uint8(word)
+            out[to + one] = np.uint8(word >> eight)
+            out[to + two] = np.uint8(word >> np.uint64(16))
+            out[to + three] = np.uint8(word >> np.uint64(24))
+            out[to + four] = np.uint8(word >> np.uint64(32))
+            out[to + five] = np.uint8(word >> np.uint64(40))
+            out[to + six] = np.uint8(word >> np.uint64(48))
+            out[to + seven] = np.uint8(word >> np.uint64(56))
+            to += eight
+            source += eight
+        at = stop
+        ends[i + one] = at
+
+
+_NO_LEVELS = np.empty(0, np.uint16)
+_TAKE = {(4, width): Kernel(take_numba, f"u1(r.u{width}, r.u4, r.u2, u{width})", small=0) for width in (4, 8)}
+_STRINGS = {
+    4: (
+        Kernel(measure_numba, "i8(r.u4, r.i8)", small=1 << 10),
+        Kernel(strings_numba, "void(r.u4, r.i8, r.u1, i4, u1)", small=1 << 10),
+        Kernel(strings_numba, "void(r.u4, r.i8, r.u1, i8, u1)", small=1 << 10),
+    )
+}

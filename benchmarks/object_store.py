@@ -297,6 +297,9 @@ def running() -> Iterator[tuple[Server, Engine, Engine]]:
         server.stop()
 
 
+COLUMNS = {"requests": "{:.0f}", "rounds": "{:.0f}", "bytes": "{:.1f}", "seconds": "{:.3f}", "cpu": "{:.3f}"}
+
+
 def measure(case: str, ours: Engine, theirs: Engine, repeat: int) -> None:
     runs: dict[str, list[dict[str, Any]]] = {"pilum": [], "lance": []}
     for turn in range(repeat + 1):
@@ -313,12 +316,7 @@ def measure(case: str, ours: Engine, theirs: Engine, repeat: int) -> None:
         return statistics.median(run[what] for run in runs[name])
 
     columns = []
-    for what, form in (
-        ("requests", "{:.0f}"),
-        ("rounds", "{:.0f}"),
-        ("bytes", "{:.1f}"),
-        ("seconds", "{:.3f}"),
-    ):
+    for what, form in COLUMNS.items():
         scale = 1e-6 if what == "bytes" else 1.0
         a, b = median("pilum", what) * scale, median("lance", what) * scale
         ratio = f"{a / b:.2f}" if b else "-"
@@ -347,8 +345,10 @@ def main() -> None:
                 f"config?latency_ms={latency}&mbps={arguments.mbps}&fail_rate={arguments.fail_rate}"
                 f"&reset_rate={arguments.reset_rate}"
             )
-            heads = " |".join(f"{what:>13}{'':>8}" for what in ("requests", "rounds", "MB", "seconds"))
-            print(f"\n{latency + ' ms':44}{heads}\n{'':44}" + " |".join(["  pilum    ref ratio"] * 4))
+            heads = " |".join(
+                f"{what:>13}{'':>8}" for what in ("requests", "rounds", "MB", "seconds", "CPU seconds")
+            )
+            print(f"\n{latency + ' ms':44}{heads}\n{'':44}" + " |".join(["  pilum    ref ratio"] * 5))
             for case in CASES:
                 if arguments.only in case:
                     measure(case, ours, theirs, arguments.repeat)

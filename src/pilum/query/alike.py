@@ -18,6 +18,7 @@ The first query reads the files whole, later ones the values alone.  A search ov
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -118,17 +119,54 @@ async def read_alike(snapshot: Snapshot, run: Run, schema: Schema) -> AlikeValue
         return {}
     known = _known(snapshot, run, schema)
     if known is not None:
+        kept = _kept(snapshot, run, known.low, known.high)
+        if kept is not None:
+            return known.values(*kept)
         stack = await snapshot.store.get_stack(paths, known.low, known.high, who="data")
+        _keep(snapshot, run, stack, known.low)
         return known.values(stack, 0)
     size = fetched_whole(snapshot, run.units[0].fragment, schema)
     if not size:
         return {}
     stack = await snapshot.store.get_stack(paths, 0, size, who="file")
+    _keep(snapshot, run, stack, 0)
     likeness = await _likeness(snapshot, run.units[0], schema, paths[0], stack)
     if likeness is None:
         return {path: stack.piece(number) for number, path in enumerate(paths)}
     snapshot.session.cache.put(_key(snapshot, run, schema), likeness, 600 + 150 * len(paths))
     return likeness.values(stack, likeness.low)
+
+
+class _KeptStack(NamedTuple):
+    """A stack of which the session keeps the pieces; it is there as long as one of them is."""
+
+    memory: weakref.ref[Bytes]
+    stack: tuple[int, int, int]
+    start: int
+
+
+def _keep(snapshot: Snapshot, run: Run, stack: Stack, start: int) -> None:
+    """Keep what came over a network: by file, for whoever reads one of them, and as the stack that it is."""
+    files = snapshot.session.files
+    if not snapshot.suspends or len(stack.memory) > files.capacity // 2:
+        return
+    uri, end = snapshot.store.uri, start + stack.size
+    for number, path in enumerate(run.paths):
+        files.put((uri, path), [(start, end, stack.piece(number))], stack.stride)
+    kept = _KeptStack(weakref.ref(stack.memory), (stack.stride, stack.size, stack.pieces), start)
+    files.put((uri, run.paths), kept, 100 + 100 * len(run.paths))
+
+
+def _kept(snapshot: Snapshot, run: Run, low: int, high: int) -> tuple[Stack, int] | None:
+    """The stack of a run that holds some bytes of each file, and where they begin in its pieces; None if not kept."""
+    if not snapshot.suspends:
+        return None
+    kept: _KeptStack | None = snapshot.session.files.get((snapshot.store.uri, run.paths))
+    memory = None if kept is None else kept.memory()
+    if kept is None or memory is None:
+        return None
+    stack = Stack(memory, *kept.stack)
+    return (stack, low - kept.start) if kept.start <= low and high <= kept.start + stack.size else None
 
 
 def known_range(snapshot: Snapshot, run: Run, schema: Schema) -> tuple[int, int] | None:

@@ -350,7 +350,7 @@ def test_folders_of_stores() -> None:
     assert bytes(drive(store.get_all("a/b/c/x/y"))) == b"hello"
     assert [info.path for info in drive(one.list("x"))] == ["x/y"]
     assert [info.path for info in drive(one.list(""))] == ["x/y"]
-    assert drive(one.head("x/y")) == ("x/y", 5)
+    assert drive(one.head("x/y"))[:2] == ("x/y", 5)
     assert [bytes(part) for part in drive(one.get_ranges("x/y", [(0, 1), (4, 5)]))] == [b"h", b"o"]
     assert bytes(drive(one.get_tail("x/y", 2))[0]) == b"lo"
     assert open_location(one, store.uri) is store

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pilum import arrays
+from pilum import arrays, distinct
 from pilum.dataset.fragment_writer import conformed, described_file, remove_fragments
 from pilum.dataset.writing import WriteOptions, append_version
 from pilum.errors import InvalidInputError
@@ -56,9 +56,7 @@ class ColumnFile:
         version = append_version(self._snapshot.manifest, WriteOptions(mode="append"))
         deleted = await self._snapshot.deletions(self._fragment)
         if len(deleted):
-            self._live = np.setdiff1d(
-                np.arange(self._fragment.physical_rows, dtype=np.int64), deleted, assume_unique=True
-            )
+            self._live = distinct.difference(np.arange(self._fragment.physical_rows, dtype=np.int64), deleted)
         path = "data/" + data_file_name()
         self._writer = await FileWriter.create(self._snapshot.store, path, self._schema, version=version)
         return self

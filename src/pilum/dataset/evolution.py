@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pilum import imports
+from pilum import arrays, distinct, imports
 from pilum.dataset.column_files import ColumnFile, add_files
 from pilum.dataset.fragment_writer import remove_fragments
 from pilum.dataset.handle import Handle
@@ -240,7 +240,7 @@ async def replace_in_fragment(
     refuse_blobs(schema, "update_columns")
     compute = imports.load("pyarrow.compute")
     deleted = await snapshot.deletions(fragment)
-    live = np.setdiff1d(np.arange(fragment.physical_rows, dtype=np.uint32), deleted, assume_unique=True)
+    live = distinct.difference(np.arange(fragment.physical_rows, dtype=np.uint32), deleted)
     offsets = []
     at = 0
     async with ColumnFile(snapshot, fragment, schema) as file:
@@ -249,12 +249,12 @@ async def replace_in_fragment(
             rows = joined.matches(batch.column(0))
             hit = rows.is_valid()
             new = joined.columns_at(rows)
-            arrays = [
+            merged = [
                 compute.if_else(hit, new.column(name), batch.column(number))
                 for number, name in enumerate(given.names, start=1)
             ]
-            await file.write(pa.RecordBatch.from_arrays(arrays, names=given.names))
-            offsets.append(live[at : at + batch.num_rows][hit.to_numpy(zero_copy_only=False)])
+            await file.write(pa.RecordBatch.from_arrays(merged, names=given.names))
+            offsets.append(live[at : at + batch.num_rows][arrays.to_numpy(hit)])
             at += batch.num_rows
         added = await file.finish()
     taken = frozenset(added.fields)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pilum import imports
+from pilum import arrays, imports
 from pilum.dataset.inputs import InputStream, read_input
 from pilum.dataset.udf import BatchUDF
 from pilum.errors import InvalidInputError
@@ -144,8 +144,8 @@ class Joined(Transform):
         if right_on not in right.column_names:
             raise InvalidInputError(f"the data has no column {right_on!r}")
         # Looking up finds the first of equal keys.
-        backwards = pa.array(np.arange(right.num_rows - 1, -1, -1))
-        self._right = right.take(backwards).combine_chunks()
+        backwards = np.arange(right.num_rows - 1, -1, -1)
+        self._right = arrays.take(right, backwards).combine_chunks()
         self._left_on, self._right_on = left_on, right_on
 
     @property

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pilum import imports
+from pilum import arrays, imports
 from pilum.dataset.deleting import without_rows
 from pilum.dataset.fragment_writer import FragmentWriter, remove_fragments
 from pilum.dataset.retrying import starting_over
@@ -105,7 +105,7 @@ async def _update_once(
         async with aclosing(await open_scan(plan_scan(snapshot, request))) as stream:
             async for batch in stream:
                 for name in (ROW_ADDRESS, ROW_ID) if stable else (ROW_ADDRESS,):
-                    found.append((name, batch.column(name).to_numpy()))
+                    found.append((name, arrays.to_numpy(batch.column(name))))
                 await writer.write(changes.applied(batch))
         added = await writer.finish()
         addresses = _joined([values for name, values in found if name == ROW_ADDRESS])

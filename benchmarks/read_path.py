@@ -98,8 +98,8 @@ class Case:
 
     Args:
         goal: the ratio to reach.
-        run: called with the module and the folder; returns what must be equal.
-        cold: whether the dataset is opened anew each time.
+        run: called with the dataset, the module and the turn; returns what must be equal.
+        data: the table, by the name of its folder.
     """
 
     def __init__(self, goal: float, run: Callable[[Any, Any, int], Any], data: str = "rows") -> None:
@@ -330,14 +330,14 @@ def measure_scripts(text: str, uri: str, rounds: int, *, memory: bool) -> dict[s
 
 
 def linear(sizes: list[int]) -> None:
-    """A scan of so many fragments of four rows: microseconds of processor time each, in one thread and in all."""
+    """A scan of so many fragments of four rows: microseconds of processor time each."""
     import pyarrow as pa
 
     import pilum
 
     print("\nscan of one column of many fragments of 4 rows, processor time of the process")
-    print("| fragments | open ms | cold ms | µs per fragment | warm ms | µs per fragment | bytes |")
-    print("|---|---|---|---|---|---|---|")
+    print("| fragments | open ms | cold ms | µs per fragment | warm ms | µs per fragment |")
+    print("|---|---|---|---|---|---|")
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="pilum-bench-") as folder:
             uri = Path(folder) / "t.lance"
@@ -349,17 +349,14 @@ def linear(sizes: list[int]) -> None:
             spent = []
             for _ in range(4):
                 started = time.process_time()
-                with pilum.trace() as log:
-                    rows = ds.to_table(columns=["id"]).num_rows if not spent else None
-                    rows = rows or sum(batch.num_rows for batch in ds.to_batches(columns=["id"]))
+                rows = ds.to_table(columns=["id"]).num_rows
                 spent.append(time.process_time() - started)
                 if rows != 4 * size:
                     raise SystemExit(f"{rows} rows of {4 * size}")
             cold, warm = spent[0], statistics.median(spent[1:])
-            nbytes = sum(one.end - one.start for one in log.requests)
             print(
                 f"| {size:,} | {opened * 1e3:.1f} | {cold * 1e3:.1f} | {cold / size * 1e6:.1f} "
-                f"| {warm * 1e3:.1f} | {warm / size * 1e6:.1f} | {nbytes:,} |",
+                f"| {warm * 1e3:.1f} | {warm / size * 1e6:.1f} |",
                 flush=True,
             )
 

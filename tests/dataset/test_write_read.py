@@ -301,3 +301,24 @@ def test_io_counters(uri: str) -> None:
     assert stats.read_iops >= 10
     assert stats.read_bytes > 0
     assert ds.io_stats_snapshot().read_iops == 0
+
+
+def test_many_rows_of_lists_and_nulls(tmp_path: Path) -> None:
+    """Enough of them that compiled kernels decode the levels of many chunks."""
+    rows = 400_000
+    random = np.random.default_rng(0)
+    offsets = np.zeros(rows + 1, np.int32)
+    np.cumsum(random.integers(0, 5, rows), out=offsets[1:])
+    items = pa.array(random.integers(0, 1000, int(offsets[-1])))
+    table = pa.table(
+        {
+            "list": pa.ListArray.from_arrays(offsets, items),
+            "text": pa.array([f"{value:012x}" for value in random.integers(0, 1 << 40, rows).tolist()]),
+            "nullable": pa.array(random.integers(0, 1 << 40, rows), mask=random.random(rows) < 0.2),
+        }
+    )
+    ds = pilum.write_dataset(table, tmp_path / "t.lance")
+    for _ in range(2):
+        assert ds.to_table().equals(table)
+    some = random.integers(0, rows, 1000)
+    assert ds.take(some).equals(table.take(pa.array(some)))

@@ -197,7 +197,8 @@ class Framing:
         """Every header field of all chunks, one int64 array each."""
         size = self._struct.size
         halves = data.view("<u2")
-        table = halves[(starts // 2)[:, None] + np.arange(size // 2)].astype(np.int64).T
+        # Fields side by side in memory: compiled loops take arrays without gaps only.
+        table = np.ascontiguousarray(halves[(starts // 2)[:, None] + np.arange(size // 2)].T, np.int64)
         small = self._fields - self.num_buffers if self.large else self._fields
         fields = list(table[:small])
         for k in range(small, len(table), 2):

@@ -280,7 +280,10 @@ def _wants_whole(snapshot: Snapshot, size: int | None, schema: Schema, rows: int
     if snapshot.suspends:
         return size <= _WHOLE_REMOTE
     # A fragment that is read unit by unit is not: the bytes would be kept for the first unit only.
-    return size <= _WHOLE_LOCAL and rows >= all_rows and 2 * rows * schema.row_bytes >= size
+    if rows < all_rows or size > _WHOLE_LOCAL:
+        return False
+    # A file of one block is one read in any case (spec/read-path.md, section 2.2).
+    return size <= snapshot.store.block_size or 2 * rows * schema.row_bytes >= size
 
 
 def fetched_whole(snapshot: Snapshot, fragment: Fragment, schema: Schema, rows: int | None = None) -> int:

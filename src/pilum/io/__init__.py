@@ -8,7 +8,7 @@ code runs on threads over local files and as tasks over the network.  `trace` lo
 
 from __future__ import annotations
 
-from pilum.io.buffers import Bytes
+from pilum.io.buffers import Bytes, Stack
 from pilum.io.driver import iterate, run
 from pilum.io.local import LocalStore
 from pilum.io.locate import address_suspends, store_for
@@ -34,6 +34,7 @@ __all__ = [
     "Request",
     "RequestScheduler",
     "Runtime",
+    "Stack",
     "Store",
     "TraceLog",
     "address_suspends",

@@ -17,17 +17,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from pilum.io.buffers import Bytes, allocate
+from pilum.io.buffers import ALIGN, Bytes, Stack, allocate
 from pilum.jit import Kernel
 
-__all__ = ["Stack", "read_files", "read_pieces", "read_stack"]
+__all__ = ["read_files", "read_pieces", "read_stack"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
-_ALIGN = 64
 
 # The C functions exist in the compiled loop only (see `Kernel`, externals).
 c_open: Any = None
@@ -53,7 +52,7 @@ def read_files(
         return None
     names = np.frombuffer(b"\0".join(paths) + b"\0", np.uint8)
     wanted = np.array(sizes, np.int64)
-    space = (wanted + (_ALIGN - 1)) & -_ALIGN
+    space = (wanted + (ALIGN - 1)) & -ALIGN
     targets = np.cumsum(space) - space
     out = allocate(int(space.sum()))
     got = np.empty(len(paths), np.int64)
@@ -80,7 +79,7 @@ def read_pieces(descriptor: int, pieces: Sequence[tuple[int, int]]) -> list[Byte
     """
     edges = np.array(pieces, np.int64)
     wanted = edges[:, 1] - edges[:, 0]
-    space = (wanted + (_ALIGN - 1)) & -_ALIGN
+    space = (wanted + (ALIGN - 1)) & -ALIGN
     total = int(space.sum())
     kernel = _PIECES.get(total) if sys.platform == "linux" else None
     if kernel is None:
@@ -105,40 +104,6 @@ def read_pieces_numba(descriptor: int, starts: Any, sizes: Any, out: Bytes, targ
     return 1
 
 
-class Stack(NamedTuple):
-    """Pieces of equal size in one piece of memory: piece i begins at ``i * stride``.
-
-    Attributes:
-        memory: all of it.
-        stride: bytes from one piece to the next, a multiple of 64.
-        size: bytes of a piece.
-        pieces: their number.
-    """
-
-    memory: Bytes
-    stride: int
-    size: int
-    pieces: int
-
-    def piece(self, number: int) -> Bytes:
-        """One of the pieces, a view."""
-        return self.memory[number * self.stride : number * self.stride + self.size]
-
-    def matrix(self) -> Any:
-        """All pieces as the rows of a matrix, a view."""
-        return self.memory.reshape(self.pieces, self.stride)[:, : self.size]
-
-    @classmethod
-    def of(cls, pieces: Sequence[Bytes]) -> Stack:
-        """Copy pieces of equal size together."""
-        size = len(pieces[0])
-        stride = (size + (_ALIGN - 1)) & -_ALIGN
-        stack = cls(allocate(stride * len(pieces)), stride, size, len(pieces))
-        for row, piece in zip(stack.matrix(), pieces, strict=True):
-            row[:] = piece
-        return stack
-
-
 def read_stack(paths: bytes, count: int, start: int, end: int) -> Stack | None:
     """Bytes ``[start, end)`` of each of many files.
 
@@ -158,7 +123,7 @@ def read_stack(paths: bytes, count: int, start: int, end: int) -> Stack | None:
     begins = _begins(names)
     if len(begins) != count:  # a zero byte within a name
         return None
-    stride = (size + (_ALIGN - 1)) & -_ALIGN
+    stride = (size + (ALIGN - 1)) & -ALIGN
     out = allocate(stride * count)
     got = np.empty(count, np.int64)
     sizes, targets = np.full(count, size, np.int64), np.arange(0, stride * count, stride, dtype=np.int64)

@@ -8,18 +8,22 @@ It costs 1 µs more a call, so small buffers, which do not suffer, are NumPy's.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["EMPTY", "Bytes", "allocate"]
+__all__ = ["ALIGN", "EMPTY", "Bytes", "Stack", "allocate"]
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 """The bytes of one range: contiguous, one-dimensional."""
 
 EMPTY: Bytes = np.empty(0, dtype=np.uint8)
+
+ALIGN = 64
+"""Pieces that share memory begin at multiples of this many bytes."""
 
 _FROM_ARROW = 16_384
 _BYTE = np.dtype(np.uint8)
@@ -31,3 +35,37 @@ def allocate(size: int) -> Bytes:
     if size < _FROM_ARROW:
         return np.empty(size, dtype=_BYTE)
     return np.frombuffer(_allocate(size), dtype=_BYTE)
+
+
+class Stack(NamedTuple):
+    """Pieces of equal size in one piece of memory: piece i begins at ``i * stride``.
+
+    Attributes:
+        memory: all of it.
+        stride: bytes from one piece to the next, a multiple of 64.
+        size: bytes of a piece.
+        pieces: their number.
+    """
+
+    memory: Bytes
+    stride: int
+    size: int
+    pieces: int
+
+    def piece(self, number: int) -> Bytes:
+        """One of the pieces, a view."""
+        return self.memory[number * self.stride : number * self.stride + self.size]
+
+    def matrix(self) -> Any:
+        """All pieces as the rows of a matrix, a view."""
+        return self.memory.reshape(self.pieces, self.stride)[:, : self.size]
+
+    @classmethod
+    def of(cls, pieces: Sequence[Bytes]) -> Stack:
+        """Copy pieces of equal size together."""
+        size = len(pieces[0])
+        stride = (size + (ALIGN - 1)) & -ALIGN
+        stack = cls(allocate(stride * len(pieces)), stride, size, len(pieces))
+        for row, piece in zip(stack.matrix(), pieces, strict=True):
+            row[:] = piece
+        return stack

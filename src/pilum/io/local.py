@@ -19,8 +19,8 @@ from typing import Any, NoReturn, TypeVar
 from pilum import config, turns
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StoreError
 from pilum.io import durable
-from pilum.io.batch import Stack, read_files, read_pieces, read_stack
-from pilum.io.buffers import EMPTY, Bytes, allocate
+from pilum.io.batch import read_files, read_pieces, read_stack
+from pilum.io.buffers import EMPTY, Bytes, Stack, allocate
 from pilum.io.ranges import Range, assemble, check_range, merge_ranges, split_range
 from pilum.io.runtime import LoopRuntime, current_runtime
 from pilum.io.store import Infos, Leftovers, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted

@@ -16,8 +16,7 @@ import numpy as np
 
 from pilum import config
 from pilum.errors import NotFoundError, StoreError
-from pilum.io.batch import Stack
-from pilum.io.buffers import EMPTY, Bytes
+from pilum.io.buffers import EMPTY, Bytes, Stack
 from pilum.io.ranges import Range, assemble, check_range, plan_requests
 from pilum.io.runtime import cancel_and_wait
 from pilum.io.scheduler import RequestScheduler

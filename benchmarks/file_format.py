@@ -15,13 +15,13 @@ import gc
 import math
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from engines import Clock
 
 from pilum.encoding.kernels import preload
 from pilum.file import FileReader, FileWriter
@@ -124,7 +124,7 @@ CASES: dict[str, tuple[Callable[[np.random.Generator, int], Any], dict[str, str]
 }  # fmt: skip
 
 
-CLOCK: list[Callable[[], float]] = [time.perf_counter]
+CLOCK = Clock()
 
 
 def pilum_write(path: Path, batches: list[pa.RecordBatch]) -> None:
@@ -169,9 +169,9 @@ def reference_read(path: Path) -> int:
 
 def seconds(function: Callable[..., Any], *arguments: Any) -> float:
     gc.collect()
-    started = CLOCK[0]()
+    started = CLOCK.now()
     function(*arguments)
-    return CLOCK[0]() - started
+    return CLOCK.now() - started
 
 
 def measure(name: str, rows: int, repeat: int, folder: Path) -> tuple[float, float, float]:
@@ -210,10 +210,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    CLOCK.add_option(parser)
     arguments = parser.parse_args()
-    if arguments.clock == "cpu":
-        CLOCK[0] = time.process_time
+    CLOCK.choose(arguments)
     preload()
     with tempfile.TemporaryDirectory() as folder:
         found = [

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from engines import Engine
 
 ROWS, DIMENSION, K = 400_000, 128, 10
 
@@ -64,42 +63,16 @@ def worker(engine: str) -> None:
         print(json.dumps({"seconds": elapsed, "ids": result["id"].to_pylist()}), flush=True)
 
 
-class Engine:
-    """A worker process."""
-
-    def __init__(self, name: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "LANCE_LOG": "error"},
-        )
-
-    def ask(self, **job: Any) -> dict[str, Any]:
-        """Run one query in the worker."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        """Stop the worker."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def measure(uri: str, cold: bool, rounds: int) -> tuple[float, float]:
     """Median seconds of pilum and of the reference, taking turns."""
-    engines = {"pilum": Engine("pilum"), "reference": Engine("reference")}
+    engines = {name: Engine(__file__, "--worker", name) for name in ("pilum", "reference")}
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     try:
         for turn in range(-3, rounds):
             order = list(engines) if turn % 2 else list(engines)[::-1]
-            answers = {name: engines[name].ask(uri=uri, cold=cold, seed=turn + 100) for name in order}
+            answers = {
+                name: engines[name].ask({"uri": uri, "cold": cold, "seed": turn + 100}) for name in order
+            }
             if answers["pilum"]["ids"] != answers["reference"]["ids"]:
                 raise SystemExit(f"different ids: {answers}")
             if turn >= 0:

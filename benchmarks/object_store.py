@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from engines import Engine
 
 SHARED = Path(os.environ.get("PILUM_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 DIMENSION = 128
@@ -252,34 +253,6 @@ def serve(name: str) -> None:
         print(json.dumps(measured), flush=True)
 
 
-class Engine:
-    """A process that runs one engine."""
-
-    def __init__(self, name: str, options: dict[str, str]) -> None:
-        command = [sys.executable, __file__, "--serve", name, "--options", json.dumps(options)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._answer()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the process of an engine ended")
-        return json.loads(line)
-
-    def run(self, case: str) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(case) + "\n")
-        self._process.stdin.flush()
-        found: dict[str, Any] = self._answer()
-        return found
-
-    def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-
 @contextmanager
 def running() -> Iterator[tuple[Server, Engine, Engine]]:
     server = Server()
@@ -287,12 +260,15 @@ def running() -> Iterator[tuple[Server, Engine, Engine]]:
         with tempfile.TemporaryDirectory() as folder:
             make_tables(Path(folder))
             server.post(f"load?bucket={BUCKET}&path={folder}")
-        engines = [Engine(name, server.options) for name in ("pilum", "lance")]
+        options = json.dumps(server.options)
+        engines = [Engine(__file__, "--serve", name, "--options", options) for name in ("pilum", "lance")]
         try:
+            for engine in engines:
+                engine.answer()  # it is ready
             yield server, engines[0], engines[1]
         finally:
             for engine in engines:
-                engine.stop()
+                engine.close()
     finally:
         server.stop()
 
@@ -305,7 +281,7 @@ def measure(case: str, ours: Engine, theirs: Engine, repeat: int) -> None:
     for turn in range(repeat + 1):
         order = [("pilum", ours), ("lance", theirs)]
         for name, engine in order if turn % 2 else order[::-1]:
-            found = engine.run(case)
+            found = engine.ask(case)
             if turn or repeat == 1:  # the first turn imports and compiles
                 runs[name].append(found)
     results = [run["result"] for name in runs for run in runs[name]]

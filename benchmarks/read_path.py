@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from engines import Engine
 
 DIMENSION = 128
 VECTORS = 400_000
@@ -260,49 +260,12 @@ def script(engine: str, text: str, uri: str) -> tuple[float, str]:
     return time.perf_counter() - started, done.stdout.strip()
 
 
-class Engine:
-    """A worker process."""
-
-    def __init__(self, name: str, folder: Path, cpu: bool) -> None:
-        command = [
-            sys.executable,
-            __file__,
-            "--worker",
-            name,
-            "--folder",
-            str(folder),
-            *(["--cpu"] if cpu else []),
-        ]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "LANCE_LOG": "error"},
-        )
-
-    def ask(self, **job: Any) -> dict[str, Any]:
-        """Run one case in the worker."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        """Stop the worker."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def measure(engines: dict[str, Engine], case: str, rounds: int) -> dict[str, float]:
     """Median seconds of each engine, taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for turn in range(-2, rounds):
         order = list(engines) if turn % 2 else list(engines)[::-1]
-        answers = {name: engines[name].ask(case=case, turn=turn) for name in order}
+        answers = {name: engines[name].ask({"case": case, "turn": turn}) for name in order}
         if answers["pilum"]["result"] != answers["reference"]["result"]:
             raise SystemExit(f"{case}: different results: {answers}")
         if turn >= 0:
@@ -387,7 +350,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pilum-bench-") as temporary:
         folder = Path(temporary)
         write_all(folder, arguments.rows, names)
-        engines = {name: Engine(name, folder, arguments.cpu) for name in MODULES}
+        options = ["--folder", str(folder), *(["--cpu"] if arguments.cpu else [])]
+        engines = {name: Engine(__file__, "--worker", name, *options) for name in MODULES}
         try:
             for name in names:
                 scale = 1e3

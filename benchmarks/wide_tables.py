@@ -16,7 +16,6 @@ import argparse
 import gc
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 import lance
 import numpy as np
 import pyarrow as pa
+from engines import Clock
 
 import pilum
 from pilum.encoding.kernels import preload
@@ -84,7 +84,7 @@ def mixed(rows: int) -> pa.Table:
 
 
 TABLES: dict[str, Callable[[int], pa.Table]] = {"flights": flights, "mixed": mixed}
-CLOCK: list[Callable[[], float]] = [time.perf_counter]
+CLOCK = Clock()
 
 
 def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeat: int) -> None:
@@ -93,10 +93,10 @@ def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], repea
     for number in range(repeat + 1):
         for function, found in zip((ours, theirs), times, strict=True):
             gc.collect()
-            started = CLOCK[0]()
+            started = CLOCK.now()
             function()
             if number:
-                found.append(CLOCK[0]() - started)
+                found.append(CLOCK.now() - started)
     our, their = map(statistics.median, times)
     print(f"{name:34} {their / our:6.2f}x   {our * 1e3:9.2f} ms {their * 1e3:9.2f} ms", flush=True)
 
@@ -150,10 +150,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=0, help="rows of each table; 0: as many as it has")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--only", default="", help="tables whose name contains this")
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    CLOCK.add_option(parser)
     arguments = parser.parse_args()
-    if arguments.clock == "cpu":
-        CLOCK[0] = time.process_time
+    CLOCK.choose(arguments)
     preload()
     with tempfile.TemporaryDirectory() as folder:
         for name in TABLES:

@@ -38,18 +38,6 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
-@pytest.fixture(scope="module")
-def ds(uri: str) -> pilum.LanceDataset:
-    return pilum.dataset(uri)
-
-
-@pytest.fixture(scope="module")
-def reference(uri: str) -> Any:
-    import lance
-
-    return lance.dataset(uri)
-
-
 SYSTEM = ["_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"]
 
 SAME: list[dict[str, Any]] = [

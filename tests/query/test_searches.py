@@ -49,18 +49,6 @@ def uri(tmp_path_factory: pytest.TempPathFactory, data: dict[str, np.ndarray]) -
     return path
 
 
-@pytest.fixture(scope="module")
-def ds(uri: str) -> pilum.LanceDataset:
-    return pilum.dataset(uri)
-
-
-@pytest.fixture(scope="module")
-def reference(uri: str) -> Any:
-    import lance
-
-    return lance.dataset(uri)
-
-
 SAME: list[dict[str, Any]] = [
     {"column": "u", "k": 7},
     {"column": "u", "k": 400, "metric": "hamming"},

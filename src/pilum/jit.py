@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -58,10 +58,12 @@ class Kernel:
         nogil: release the GIL while it runs.
         externals: functions of the C library that it calls: its name for each -> a prototype in the same
             notation (``p`` is a pointer), e.g. ``{"c_close": "i4 close(i4)"}``.
+        helpers: plain functions that it calls, compiled into it; of the same file, since that is what Numba's cache
+            looks at.
     """
 
     __slots__ = (
-        "_failed", "_seen", "compiled", "externals", "fastmath", "function", "nogil", "signature", "small",
+        "_failed", "_seen", "compiled", "externals", "fastmath", "function", "helpers", "nogil", "signature", "small",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +75,7 @@ class Kernel:
         small: int = 4 << 10,
         nogil: bool = True,
         externals: Mapping[str, str] | None = None,
+        helpers: Sequence[Callable[..., Any]] = (),
     ) -> None:
         self.function = function
         self.signature = signature
@@ -80,6 +83,7 @@ class Kernel:
         self.small = small
         self.nogil = nogil
         self.externals = externals
+        self.helpers = helpers
         self.compiled: Callable[..., Any] | None = None
         self._failed = False
         self._seen = 0
@@ -170,12 +174,14 @@ def _signature(text: str) -> Any:
 
 
 def _linked(kernel: Kernel) -> Callable[..., Any]:
-    """The kernel's function with its C functions as globals; they are found by name when it is compiled."""
+    """The kernel's function with what it calls as globals; C functions are found by name when it is compiled."""
     function = kernel.function
-    if not kernel.externals:
+    if not kernel.externals and not kernel.helpers:
         return function
     assert isinstance(function, FunctionType)
-    symbols = {name: _external(prototype) for name, prototype in kernel.externals.items()}
+    symbols = {name: _external(prototype) for name, prototype in (kernel.externals or {}).items()}
+    for helper in kernel.helpers:
+        symbols[helper.__name__] = _numba.njit(helper, nogil=kernel.nogil, error_model="numpy")
     return FunctionType(function.__code__, {**function.__globals__, **symbols}, function.__name__)
 
 

@@ -58,12 +58,14 @@ class Kernel:
         nogil: release the GIL while it runs.
         externals: functions of the C library that it calls: its name for each -> a prototype in the same
             notation (``p`` is a pointer), e.g. ``{"c_close": "i4 close(i4)"}``.
+        library: the shared library that has those functions, if not the C library; without it there is no kernel.
         helpers: plain functions that it calls, compiled into it; of the same file, since that is what Numba's cache
             looks at.
     """
 
     __slots__ = (
-        "_failed", "_seen", "compiled", "externals", "fastmath", "function", "helpers", "nogil", "signature", "small",
+        "_failed", "_seen", "compiled", "externals", "fastmath", "function", "helpers", "library", "nogil",
+        "signature", "small",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +77,7 @@ class Kernel:
         small: int = 4 << 10,
         nogil: bool = True,
         externals: Mapping[str, str] | None = None,
+        library: str | None = None,
         helpers: Sequence[Callable[..., Any]] = (),
     ) -> None:
         self.function = function
@@ -83,6 +86,7 @@ class Kernel:
         self.small = small
         self.nogil = nogil
         self.externals = externals
+        self.library = library
         self.helpers = helpers
         self.compiled: Callable[..., Any] | None = None
         self._failed = False
@@ -129,8 +133,12 @@ class Kernel:
 
 
 def preload() -> bool:
-    """Load every kernel now (benchmarks, servers); False when Numba is not available."""
-    loaded = [kernel.load() is not None for kernel in list(_kernels)]  # all of them, also after a failure
+    """Load every kernel now (benchmarks, servers); False when Numba is not available.
+
+    Kernels of a library that is missing do not count.
+    """
+    # all of them, also after a failure
+    loaded = [kernel.load() is not None or kernel.library is not None for kernel in list(_kernels)]
     return all(loaded)
 
 
@@ -189,7 +197,7 @@ def _external(prototype: str) -> Any:
     head, arguments = prototype.rstrip(")").split("(")
     result, name = head.split()
     types = _numba.types
-    scalars = [getattr(types, _TYPES[part.strip()]) for part in arguments.split(",")]
+    scalars = [getattr(types, _TYPES[part.strip()]) for part in arguments.split(",") if part]
     return types.ExternalFunction(name, getattr(types, _TYPES[result])(*scalars))
 
 
@@ -197,6 +205,11 @@ def _compile(kernel: Kernel) -> Callable[..., Any] | None:
     numba = _import_numba()
     if not numba:
         return None
+    if kernel.library is not None:
+        try:  # before anything looks for its functions: what is not found ends the process
+            imports.load("llvmlite.binding").load_library_permanently(kernel.library)
+        except Exception:
+            return None
     options: dict[str, Any] = {"nogil": kernel.nogil, "fastmath": kernel.fastmath, "error_model": "numpy"}
     function = _linked(kernel)
     for cache in (True, False):

@@ -12,7 +12,7 @@ __all__ = ["Kernel", "enabled", "preload"]
 
 MODULES = (
     "bitpacking", "chunks", "distance", "fsst", "fsst_encode", "levels", "lookup", "lz4", "pick", "ranges", "runs", "transpose",
-    "unzip", "utf8", "variable",
+    "unzip", "utf8", "variable", "zstd",
 )  # fmt: skip
 
 

@@ -59,8 +59,8 @@ class Kernel:
         externals: functions of the C library that it calls: its name for each -> a prototype in the same
             notation (``p`` is a pointer), e.g. ``{"c_close": "i4 close(i4)"}``.
         library: the shared library that has those functions, if not the C library; without it there is no kernel.
-        helpers: plain functions that it calls, compiled into it; of the same file, since that is what Numba's cache
-            looks at.
+        helpers: plain functions that it calls, compiled into it: of its own file, which is what Numba's cache looks
+            at, or of one whose functions do not change.
     """
 
     __slots__ = (

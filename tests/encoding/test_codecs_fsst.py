@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pilum.encoding import kernels, registry
 from pilum.encoding.arrow_blocks import from_arrow, to_arrow
 from pilum.encoding.codecs.variable import variable_ce
-from pilum.encoding.kernels import fsst
+from pilum.encoding.kernels import fsst, fsst_encode
 from pilum.encoding.registry import ChunkSet, EncodeOptions
 from pilum.errors import CorruptFileError, PilumError
 from pilum.proto import encodings_pb2 as pb
@@ -78,6 +78,30 @@ def test_both_kernels_agree() -> None:
         assert np.array_equal(fast[0], slow[0])
         assert np.array_equal(fast[1], slow[1])
     assert 0 < refused < 10
+
+
+def test_both_kernels_compress_alike() -> None:
+    if not kernels.enabled() or not kernels.preload():
+        pytest.skip("Numba is switched off or missing")
+    rng = np.random.default_rng(5)
+    for trial in range(40):
+        count = int(rng.integers(0, 9)) if trial % 2 else 700
+        sizes = rng.integers(0, 30, count) if trial % 3 else rng.integers(0, 2, count) * 3000
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        # few different bytes, so that symbols of all lengths come about; and bytes that have no symbol
+        data = rng.choice(np.array([0, 1, 97, 98, 255], np.uint8), int(offsets[-1]) + trial % 5)
+        noise = rng.random(len(data)) < 0.1
+        data[noise] = rng.integers(0, 256, int(noise.sum()))
+        table = (
+            fsst_encode.train(data, offsets) if offsets[-1] else fsst_encode.make_table(*fsst_encode._EMPTY)
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fsst_encode._COMPRESS, "small", 0)
+            fast, ends = fsst_encode.compress(np.tile(data, 2), offsets, table)
+            patch.setattr(fsst_encode._COMPRESS, "small", 1 << 40)
+            slow, expected = fsst_encode.compress(data, offsets, table)
+        assert np.array_equal(fast, slow)
+        assert np.array_equal(ends, expected)
 
 
 @settings(max_examples=50, deadline=None)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel
 from pilum.encoding.kernels.memory import empty
+from pilum.encoding.kernels.words import put_word
 
 __all__ = ["expand"]
 
@@ -126,16 +127,7 @@ def expand_numba(
                 size = sizes[code]
                 if size == np.uint64(0):
                     return 1
-                word = table[code]
-                # spelled out: LLVM makes one store of 8 bytes of it
-                out[at] = np.uint8(word)
-                out[at + np.uint64(1)] = np.uint8(word >> np.uint64(8))
-                out[at + np.uint64(2)] = np.uint8(word >> np.uint64(16))
-                out[at + np.uint64(3)] = np.uint8(word >> np.uint64(24))
-                out[at + np.uint64(4)] = np.uint8(word >> np.uint64(32))
-                out[at + np.uint64(5)] = np.uint8(word >> np.uint64(40))
-                out[at + np.uint64(6)] = np.uint8(word >> np.uint64(48))
-                out[at + np.uint64(7)] = np.uint8(word >> np.uint64(56))
+                put_word(out, at, table[code])
                 at += size
             i += one
         places[i - begin] = at
@@ -149,6 +141,8 @@ def expand_numba(
 
 
 _EXPAND = {
-    width: Kernel(expand_numba, f"i8(r.u1, r.i{width}, r.u8, r.u8, u1, i{width}, u8)", small=0)
+    width: Kernel(
+        expand_numba, f"i8(r.u1, r.i{width}, r.u8, r.u8, u1, i{width}, u8)", small=0, helpers=(put_word,)
+    )
     for width in (4, 8)
 }

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel
 from pilum.encoding.kernels.memory import empty
+from pilum.encoding.kernels.words import put_word, word_at
 
 __all__ = ["expand", "take_words"]
 
@@ -131,32 +132,6 @@ def strings_numba(
             source += np.uint64(64)
         at = stop
         ends[i + one] = at
-
-
-def word_at(data: Bytes, at: Any) -> Any:
-    """8 bytes; spelled out, because LLVM makes one load of it."""
-    return (
-        np.uint64(data[at])
-        | np.uint64(data[at + np.uint64(1)]) << np.uint64(8)
-        | np.uint64(data[at + np.uint64(2)]) << np.uint64(16)
-        | np.uint64(data[at + np.uint64(3)]) << np.uint64(24)
-        | np.uint64(data[at + np.uint64(4)]) << np.uint64(32)
-        | np.uint64(data[at + np.uint64(5)]) << np.uint64(40)
-        | np.uint64(data[at + np.uint64(6)]) << np.uint64(48)
-        | np.uint64(data[at + np.uint64(7)]) << np.uint64(56)
-    )
-
-
-def put_word(out: Bytes, at: Any, word: Any) -> None:
-    """The reverse: one store."""
-    out[at] = np.uint8(word)
-    out[at + np.uint64(1)] = np.uint8(word >> np.uint64(8))
-    out[at + np.uint64(2)] = np.uint8(word >> np.uint64(16))
-    out[at + np.uint64(3)] = np.uint8(word >> np.uint64(24))
-    out[at + np.uint64(4)] = np.uint8(word >> np.uint64(32))
-    out[at + np.uint64(5)] = np.uint8(word >> np.uint64(40))
-    out[at + np.uint64(6)] = np.uint8(word >> np.uint64(48))
-    out[at + np.uint64(7)] = np.uint8(word >> np.uint64(56))
 
 
 _NO_LEVELS = np.empty(0, np.uint16)

@@ -187,7 +187,8 @@ def compress(data: Bytes, offsets: Ints, table: SymbolTable) -> tuple[Bytes, Int
         offsets: int64; where each value begins, and the end; starts at 0.
         table: of `train`.
     """
-    padded = np.concatenate([data[: int(offsets[-1])], np.zeros(8, np.uint8)])  # words are read 8 bytes wide
+    padded = empty(int(offsets[-1]) + 8, np.uint8)  # words are read 8 bytes wide
+    padded[:-8], padded[-8:] = data[: int(offsets[-1])], 0
     ends = np.zeros(len(offsets), np.int64)
     kernel = _COMPRESS.get(len(padded))
     if kernel is None:

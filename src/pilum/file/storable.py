@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.schema import Field, Schema, arrow_type_of, column_fields, logical_type_of
+from pilum.schema.jsonb import is_json_text
 
 __all__ = ["accepts", "check_storable"]
 
@@ -101,9 +102,13 @@ def accepts(field: Field, kind: Any) -> bool:
     if kind.equals(stored):
         return True
     if isinstance(kind, pa.BaseExtensionType):
+        if field.logical_type == "json" and is_json_text(kind):
+            return True
         return accepts(field, kind.storage_type)
     types = pa.types
     if types.is_struct(kind):
+        if field.is_packed and any(child.logical_type == "json" for child in field.children):
+            return False  # its members are stored as they are
         names = [kind.field(i).name for i in range(kind.num_fields)]
         return (
             types.is_struct(stored)

@@ -40,6 +40,7 @@ from pilum.encoding.page import EncodedPage
 from pilum.encoding.v2_0.values import member_bits
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.schema import Field
+from pilum.schema.jsonb import is_json_text, jsonb_of_text
 
 __all__ = ["BlobRows", "StructRows", "encode_rows", "struct_header"]
 
@@ -98,6 +99,8 @@ def encode_rows(field: Field, array: Any) -> list[ColumnRows]:
         InvalidInputError: nulls that the format, or the field, cannot hold.
         UnsupportedError: a type that the format cannot hold.
     """
+    if field.logical_type == "json" and is_json_text(array.type):
+        array = jsonb_of_text(array, field.name)
     while isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
     kind = field.arrow_type

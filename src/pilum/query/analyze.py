@@ -20,7 +20,7 @@ from pilum.query.explain import plan_tree
 from pilum.query.metrics import ScanStatistics
 from pilum.query.scan import Scan, open_scan, scan_table
 from pilum.query.search import Search, search
-from pilum.query.waterfall import Waterfall
+from pilum.query.waterfall import Waterfall, dependent_rounds
 
 __all__ = ["analyze", "open_plan", "run_measured", "run_plan", "waterfall_of"]
 
@@ -109,16 +109,31 @@ async def _measure(plan: Scan | Search) -> tuple[float, pa.Table, TraceLog, Scan
 
 
 async def analyze(plan: Scan | Search, *, verbose: bool = True) -> str:
-    """Run once and return the plan with the totals on top and what each step cost, also for each fragment."""
+    """Run once and return the plan with the totals on top and what each step cost, also for each fragment.
+
+    Over a network the totals say how often a request was repeated, how many requests followed each other
+    (``rounds``), and when the first byte came, counted from the begin of the query.
+    """
     _, table, log, measured = await _measure(plan)
     metrics = measured.metrics
     assert metrics is not None
     statistics = metrics.statistics(log)
     files = len({request.path for request in log.requests})
+    counts, times = statistics.all_counts, statistics.all_times
+    network = ""
+    if plan.snapshot.suspends:
+        rounds = dependent_rounds(
+            [(one.started, one.finished) for one in log.requests if one.kind != "cache"]
+        )
+        network = f"retries={counts['retries']}, rounds={rounds}, "
+        if "first_byte" in times:
+            network += f"first_byte={times['first_byte'] / 1e6:.3f} ms, "
+        if counts["cache_hits"]:
+            network += f"cache_hits={counts['cache_hits']}, cache_bytes={counts['cache_bytes']}, "
     totals = (
         f"Execution: output_rows={table.num_rows}, requests={statistics.requests}, files={files}, "
         f"bytes_read={statistics.bytes_read}, fragments_scanned={len(metrics.fragments_scanned)}, "
-        f"rows_scanned={metrics.rows_scanned}, io_time={statistics.all_times['io_wait'] / 1e6:.3f} ms, "
+        f"rows_scanned={metrics.rows_scanned}, {network}io_time={times['io_wait'] / 1e6:.3f} ms, "
         f"elapsed={metrics.elapsed * 1e3:.3f} ms"
     )
     lines = plan_tree(measured, verbose=True).lines(metrics, verbose=verbose)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pilum.query.metrics import ScanMetrics, StepMetrics
+from pilum.query.metrics import FragmentMetrics, ScanMetrics, StepMetrics
 from pilum.query.ordering import ColumnOrdering
 from pilum.query.scan import Scan, plan_groups, readahead
 from pilum.query.search import Search
@@ -50,10 +50,12 @@ class PlanNode:
         return own
 
 
-def _cost(measured: Any) -> str:
+def _cost(measured: StepMetrics | FragmentMetrics) -> str:
+    network = f"retries={measured.retries}, " if measured.retries else ""
+    cached = f"cache_bytes={measured.cached}, " if measured.cached else ""
     return (
         f"output_rows={measured.rows}, requests={measured.requests}, bytes_read={measured.bytes}, "
-        f"elapsed={measured.seconds * 1e3:.3f} ms"
+        f"{network}{cached}elapsed={measured.seconds * 1e3:.3f} ms"
     )
 
 

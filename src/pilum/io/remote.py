@@ -23,6 +23,7 @@ from pilum.errors import (
     UnsupportedError,
 )
 from pilum.io.buffers import Bytes, allocate
+from pilum.io.cached import CacheSettings
 from pilum.io.client import Client, Entries, Entry
 from pilum.io.limits import AdaptiveLimit, FixedLimit
 from pilum.io.retry import Failure, Kind, RetryPolicy, retrying
@@ -51,15 +52,21 @@ class Bucket:
         client: makes requests.
         policy: how they are retried.
         parallelism: requests in flight at most; None: adaptive.
+        cache: where the options want immutable files to be kept; for those who open stores (`pilum.io.cached`).
 
     Attributes:
         retries: requests that were made again.
     """
 
     def __init__(
-        self, client: Client, policy: RetryPolicy | None = None, parallelism: int | None = None
+        self,
+        client: Client,
+        policy: RetryPolicy | None = None,
+        parallelism: int | None = None,
+        cache: CacheSettings | None = None,
     ) -> None:
         self.client = client
+        self.cache = cache
         self.policy = policy or RetryPolicy()
         fixed = config.io_parallelism(0) or parallelism
         self.limit: AdaptiveLimit | FixedLimit = FixedLimit(fixed) if fixed else AdaptiveLimit()

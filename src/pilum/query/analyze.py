@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pilum.io import trace
+from pilum.io import QuerySpan, trace
+from pilum.io.spans import spanned
 from pilum.io.tracing import TRACE, TraceLog
 from pilum.query.explain import plan_tree
 from pilum.query.metrics import ScanStatistics
@@ -27,15 +28,38 @@ __all__ = ["analyze", "open_plan", "run_measured", "run_plan", "waterfall_of"]
 _LOG = logging.getLogger("pilum")
 
 
+def _span(plan: Scan | Search) -> QuerySpan:
+    operation = "search" if isinstance(plan, Search) else "scan"
+    return QuerySpan(operation, plan.snapshot.store, plan.snapshot.manifest.version)
+
+
 async def run_plan(plan: Scan | Search) -> pa.Table:
     """All rows of a plan as one table."""
-    return await search(plan) if isinstance(plan, Search) else await scan_table(plan)
+    with _span(plan) as span:
+        table = await search(plan) if isinstance(plan, Search) else await scan_table(plan)
+        span.rows = table.num_rows
+    return table
 
 
 async def open_plan(
     plan: Scan | Search, callback: Callable[[ScanStatistics], Any] | None = None
 ) -> AsyncGenerator[pa.RecordBatch, None]:
     """A primed stream of batches; ``callback`` gets the statistics when it has been read to its end."""
+    span = _span(plan)
+    if not span.begin():
+        return await _open(plan, callback)
+    try:
+        with span.current():
+            stream = await _open(plan, callback)
+    except BaseException as error:
+        span.end(error)
+        raise
+    return spanned(stream, span)
+
+
+async def _open(
+    plan: Scan | Search, callback: Callable[[ScanStatistics], Any] | None
+) -> AsyncGenerator[pa.RecordBatch, None]:
     if callback is None:
         return await _stream(plan)
     measured = plan.measured()

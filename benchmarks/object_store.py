@@ -174,6 +174,35 @@ def case_scan_all(engine: Any, options: Any, kept: dict[str, Any]) -> Iterator[A
     yield sum(batch.num_rows for batch in ds.to_batches())
 
 
+def second_epoch(engine: Any, options: Any, kept: dict[str, Any], uri: str) -> Any:
+    """A handle that knows nothing of a table whose files are on disk; the reference has no such cache."""
+    if "cache" not in kept:
+        kept["cache"] = tempfile.TemporaryDirectory()
+    with_cache = {**options, "cache_dir": kept["cache"].name}
+    if uri not in kept:
+        kept[uri] = True
+        engine.dataset(uri, storage_options=with_cache).to_table()
+    return engine.dataset(uri, storage_options=with_cache)
+
+
+def case_nearest_epoch(engine: Any, options: Any, kept: dict[str, Any]) -> Iterator[Any]:
+    ds = second_epoch(engine, options, kept, SMALL)
+    yield None
+    yield nearest(ds)
+
+
+def case_scan_epoch(engine: Any, options: Any, kept: dict[str, Any]) -> Iterator[Any]:
+    ds = second_epoch(engine, options, kept, LARGE)
+    yield None
+    yield sum(batch.num_rows for batch in ds.to_batches())
+
+
+def case_take_epoch(engine: Any, options: Any, kept: dict[str, Any]) -> Iterator[Any]:
+    ds = second_epoch(engine, options, kept, LARGE)
+    yield None
+    yield ds.take(ROWS, columns=["id", "vec"])["id"].to_pylist()
+
+
 def case_versions(engine: Any, options: Any, kept: dict[str, Any]) -> Iterator[Any]:
     ds = opened(engine, options, VERSIONS)
     yield None
@@ -221,6 +250,9 @@ CASES = {
     "filter, 800 small fragments": case_filter_small,
     "filter, 8 large fragments": case_filter_large,
     "scan of everything, 8 large fragments": case_scan_all,
+    "nearest, 800 small fragments, second epoch": case_nearest_epoch,
+    "scan of everything, 8 large, second epoch": case_scan_epoch,
+    "take of 100 rows, 8 large, second epoch": case_take_epoch,
     "versions() of 100 versions": case_versions,
     "take of 100 rows, 8 large fragments, cold": case_take_cold,
     "take of 100 rows, 8 large fragments, warm": case_take_warm,

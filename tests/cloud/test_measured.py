@@ -97,3 +97,47 @@ def test_ranges_are_the_same_when_they_are_traced(server: Server, uri: str) -> N
     with server.counted() as found:
         run(store_for(f"s3://{BUCKET}", server.options).list("nothing"), suspends=True)
     assert found["by_kind"] == {"list": 1}
+
+
+def test_spans_tell_retries_and_the_cache(
+    server: Server, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, provider = InMemorySpanExporter(), sdk.TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer", lambda *args: provider.get_tracer(*args))
+    options = {**server.options, "cache_dir": str(tmp_path / "cache"), "client_max_retries": "30"}
+    pilum.write_dataset(table(200), uri, max_rows_per_file=5, storage_options=options)
+
+    def scan() -> tuple[Any, list[Any]]:
+        ds = pilum.dataset(uri, storage_options=options)
+        exporter.clear()
+        assert ds.to_table().num_rows == 200
+        *children, query = exporter.get_finished_spans()
+        assert query.name == "pilum.scan"
+        return query.attributes, children
+
+    with server.conditions(fail_rate=0.4), server.counted() as found:
+        first, requests = scan()
+    lost = sum("data/" in one["key"] for one in found["log"]) - 40
+    assert lost > 0
+    assert first["pilum.retries"] == lost == sum(one.attributes.get("pilum.retries", 0) for one in requests)
+    assert (first["pilum.requests"], first["pilum.cache.hits"]) == (40, 0)
+    assert {one.name for one in requests} == {"pilum.get"}
+    assert all([event.name for event in one.events] == ["first byte"] for one in requests)
+    assert all(one.kind is trace.SpanKind.CLIENT for one in requests)
+    second, reads = scan()
+    assert (second["pilum.requests"], second["pilum.cache.hits"]) == (0, 40)
+    assert second["pilum.cache.bytes"] == first["pilum.bytes_read"]
+    assert [one.name for one in reads] == ["pilum.cache"] * 40
+    exporter.clear()
+    pilum.dataset(uri, storage_options=options).insert(table(3))
+    commit = exporter.get_finished_spans()[-1]
+    assert commit.name == "pilum.commit"
+    assert commit.attributes["pilum.version"] == 2
+    assert commit.attributes["pilum.bytes_written"] > 0
+    exporter.shutdown()

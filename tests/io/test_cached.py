@@ -444,6 +444,73 @@ def test_processes_share_one_bound(tmp_path: Path) -> None:
     assert not [one for one in files(tmp_path) if one.name.startswith(".")]
 
 
+KILLED = """
+import itertools, sys
+import numpy as np
+from pilum.io.disk_cache import DiskCache
+disk = DiskCache(sys.argv[1], 3_000_000)
+print("begun", flush=True)
+for number in itertools.count():
+    disk.write(f"key {number % 200}", [(7, np.full(100_000, number % 200, np.uint8))])
+"""
+
+
+@pytest.mark.fault
+def test_writers_that_are_killed(tmp_path: Path) -> None:
+    held = 0
+    for turn in range(4):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "cache")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+            assert running.stdout is not None
+            assert running.stdout.readline()
+            time.sleep(0.05 + 0.06 * turn)
+            running.kill()
+        disk = DiskCache(str(tmp_path / "cache"), 3_000_000)
+        for number in range(200):
+            found = disk.read(f"key {number}", [(7, 100_007)])
+            assert found.missing or (found.buffers[0] == number).all()
+            held += not found.missing
+        assert disk.nbytes() <= 3_000_000
+    assert held > 0
+
+
+@pytest.mark.fault
+def test_one_that_was_killed_while_it_made_room(tmp_path: Path) -> None:
+    disk = DiskCache(str(tmp_path / "cache"), 100_000)
+    piece = np.frombuffer(DATA[:40_000], np.uint8)
+    disk.write("a", [(0, piece)])
+    disk.write("b", [(0, piece)])
+    busy = tmp_path / "cache" / "v1" / "busy"
+    busy.write_bytes(b"")
+    disk.write("c", [(0, piece)])
+    assert disk.read("c", [(0, 9)]).missing  # somebody is at it
+    assert disk.nbytes() <= 100_000
+    os.utime(busy, (1, 1))
+    for _ in range(2):  # the first finds out
+        disk.write("c", [(0, piece)])
+    assert disk.read("c", [(0, 9)]).buffers
+    assert not busy.exists()
+    assert disk.nbytes() <= 100_000
+
+
+def test_a_read_that_is_cancelled(inner: Counting, tmp_path: Path) -> None:
+    inner.delay = 30.0
+    store = opened(inner, tmp_path)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(store.get_ranges(FILE, [(0, 10), (100_000, 100_010)]))
+        while len(inner.asked) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert inner.in_flight == 0
+        inner.delay = 0.0
+        assert bytes(await store.get(FILE, 5, 10)) == DATA[5:10]
+
+    asyncio.run(main())
+
+
 # -- disks that refuse -----------------------------------------------------------------------------------
 
 

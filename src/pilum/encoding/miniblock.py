@@ -39,7 +39,7 @@ from pilum.encoding.codecs.base import ChunkSet, EncodeOptions, Ints
 from pilum.encoding.kernels import lookup
 from pilum.encoding.kernels.levels import find_rows
 from pilum.encoding.miniblock_chunks import Framing, pack_words, read_words
-from pilum.encoding.miniblock_pick import FEW, Picker, picker
+from pilum.encoding.miniblock_pick import FEW, Chunks, Picker, picker
 from pilum.encoding.miniblock_rows import (
     ListTrim,
     RowIndex,
@@ -138,7 +138,7 @@ class MiniBlockDecoder(PageDecoder):
             raise CorruptFileError(f"mini-block page of {source.length} rows has {layout.num_items} items")
         self._metadata = sorted((k for k in range(expected) if k != 1), key=source.offsets.__getitem__)
         self._index: RowIndex | None = None
-        self._picker: Picker | bool | None = not has_lists  # True: not asked for yet
+        self._picker: Picker | bool | None = True  # not asked for yet
 
     # ------------------------------------------------------------------ metadata
 
@@ -295,12 +295,22 @@ class MiniBlockDecoder(PageDecoder):
     def _pick(self, data: Bytes, rows: Ints, of_row: Ints, starts: Ints, ends: Ints) -> Decoded | None:
         """Rows out of the chunks ``data[starts[r]:ends[r]]``; None if chunks must be decoded for them."""
         if self._picker is True:
-            self._picker = picker(self._value_ce, self._def_ce, self._framing.header, self._large)
+            self._picker = picker(
+                self._value_ce, self._rep_ce, self._def_ce, self._framing.header, self._large, self.layers
+            )
         if not isinstance(self._picker, Picker):
             return None
-        positions = rows - self._ready().first[of_row]
-        found = self._picker.rows(data, starts, ends, self._counts[of_row], positions)
-        return None if found is None else self._finish(found[0], None, found[1], len(rows))
+        index = self._ready()
+        first = index.first[of_row]
+        chunks = Chunks(data, starts, ends, self._counts[of_row], rows - first)
+        if self._rep_ce is None:
+            found = self._picker.rows(chunks)
+            return None if found is None else self._finish(found[0], None, found[1], len(rows))
+        assert index.trailer is not None
+        begins = index.first[of_row + 1] - first
+        # the last chunk has no trailer: so nothing comes before the first one
+        lists = self._picker.lists_of(chunks, begins, index.trailer[of_row - 1], index.trailer[of_row])
+        return None if lists is None else self._finish(*lists, len(rows))
 
     def _decode_chunks(
         self, data: Bytes, starts: Ints, ends: Ints, counts: Ints

@@ -30,7 +30,7 @@ from pilum import imports, turns
 __all__ = ["Kernel", "enabled", "preload"]
 
 FIRST_BYTES = 4 << 20  # a single input of this size loads Numba
-SUM_BYTES = 32 << 20  # so do small inputs that add up to this
+SUM_BYTES = 128 << 20  # so do small inputs that add up to this
 MORE_BYTES = 1 << 20  # with Numba in memory, one input of this size loads one more kernel
 MORE_SUM = 8 << 20  # ... and so do small inputs that add up to this
 

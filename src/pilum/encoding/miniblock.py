@@ -39,7 +39,7 @@ from pilum.encoding.codecs.base import ChunkSet, EncodeOptions, Ints
 from pilum.encoding.kernels import lookup
 from pilum.encoding.kernels.levels import find_rows
 from pilum.encoding.miniblock_chunks import Framing, pack_words, read_words
-from pilum.encoding.miniblock_pick import FEW, Chunks, Picker, picker
+from pilum.encoding.miniblock_pick import FEW, Picker, picker
 from pilum.encoding.miniblock_rows import (
     ListTrim,
     RowIndex,
@@ -294,23 +294,39 @@ class MiniBlockDecoder(PageDecoder):
 
     def _pick(self, data: Bytes, rows: Ints, of_row: Ints, starts: Ints, ends: Ints) -> Decoded | None:
         """Rows out of the chunks ``data[starts[r]:ends[r]]``; None if chunks must be decoded for them."""
+        picker = self.picker
+        if picker is None:
+            return None
+        index = self._ready()
+        found = picker.rows(data, starts, ends, self._counts[of_row], index, of_row, rows)
+        return None if found is None else self.complete(*found[:3], len(rows))
+
+    @property
+    def picker(self) -> Picker | None:
+        """How single rows are picked out of the page's chunks; None if that cannot be."""
         if self._picker is True:
             self._picker = picker(
                 self._value_ce, self._rep_ce, self._def_ce, self._framing.header, self._large, self.layers
             )
-        if not isinstance(self._picker, Picker):
-            return None
-        index = self._ready()
-        first = index.first[of_row]
-        chunks = Chunks(data, starts, ends, self._counts[of_row], rows - first)
-        if self._rep_ce is None:
-            found = self._picker.rows(chunks)
-            return None if found is None else self._finish(found[0], None, found[1], len(rows))
-        assert index.trailer is not None
-        begins = index.first[of_row + 1] - first
-        # the last chunk has no trailer: so nothing comes before the first one
-        lists = self._picker.lists_of(chunks, begins, index.trailer[of_row - 1], index.trailer[of_row])
-        return None if lists is None else self._finish(*lists, len(rows))
+        return self._picker if isinstance(self._picker, Picker) else None
+
+    @property
+    def chunks(self) -> tuple[RowIndex, Ints, Ints, Ints]:
+        """Rows of each chunk, where chunks begin and end in the file, and values of each."""
+        return self._ready(), self._starts[:-1], self._starts[1:], self._counts
+
+    @property
+    def stores_values(self) -> bool:
+        """Whether picked values are values, not codes or indices that `complete` must look up."""
+        picker = self.picker
+        return self._dictionary is None and (picker is None or picker.finish is None)
+
+    def complete(self, block: Block, rep: Levels | None, definition: Levels | None, rows: int) -> Decoded:
+        """Rows of picked values and their levels."""
+        picker = self.picker
+        if picker is not None and picker.finish is not None:
+            block = picker.finish(block)
+        return self._finish(block, rep, definition, rows)
 
     def _decode_chunks(
         self, data: Bytes, starts: Ints, ends: Ints, counts: Ints

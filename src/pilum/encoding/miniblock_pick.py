@@ -8,7 +8,7 @@ booleans, or byte strings, possibly to be expanded by FSST.  With lists the leve
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,30 +17,26 @@ from pilum.encoding import levels, registry
 from pilum.encoding.blocks import Block, Bytes, FixedBlock, VariableBlock, pack_bits
 from pilum.encoding.codecs.base import Ints, variant
 from pilum.encoding.kernels import pick, pick_lists, ranges
+from pilum.encoding.miniblock_rows import RowIndex
 from pilum.encoding.page import Levels
 
-__all__ = ["FEW", "Chunks", "Picker", "picker"]
-
-Bools: TypeAlias = npt.NDArray[np.bool_]
+__all__ = ["FEW", "Picked", "Picker", "picker"]
 
 FEW = 32  # rows per chunk; more are had faster by unpacking the chunk
 _MAX_I32 = 2**31 - 1
 
 
-class Chunks(NamedTuple):
-    """The chunk of each row, and the row in it.
+class Picked(NamedTuple):
+    """Values of rows as the chunks hold them (codes of FSST, indices into a dictionary), and their levels.
 
     Attributes:
-        data: the chunks; that of row r is ``data[starts[r]:ends[r]]``.
-        counts: values in it.
-        positions: of the row among those that begin in it.
+        owners: of each value the row, by its place among those asked for; None without lists.
     """
 
-    data: Bytes
-    starts: Ints
-    ends: Ints
-    counts: Ints
-    positions: Ints
+    block: Block
+    rep: Levels | None
+    definition: Levels | None
+    owners: Ints | None
 
 
 class Picker(NamedTuple):
@@ -56,34 +52,37 @@ class Picker(NamedTuple):
     finish: Callable[[Block], Block] | None
     lists: pick_lists.ListShape | None
 
-    def rows(self, chunks: Chunks) -> tuple[Block, Levels | None] | None:
-        """The values and levels of rows of a page without lists; None: decode the chunks instead."""
-        found = pick.pick(*chunks, self.shape)
-        if found is None:
-            return None
-        words, sizes, definition = found
-        return self._block(chunks.data, words, sizes), definition
-
-    def lists_of(
-        self, chunks: Chunks, begins: Ints, inside: Bools, trailer: Bools
-    ) -> tuple[Block, Levels, Levels | None] | None:
-        """The values and levels of rows of a page with lists; None: decode the chunks instead.
+    def rows(
+        self, data: Bytes, starts: Ints, ends: Ints, counts: Ints, index: RowIndex, of_row: Ints, rows: Ints
+    ) -> Picked | None:
+        """The values and levels of some rows; None: decode the chunks instead.
 
         Args:
-            begins, inside, trailer: of the chunk of each row, as `kernels.pick_lists.pick_lists`.
+            data: the chunks; that of row r is ``data[starts[r]:ends[r]]``.
+            counts: values in the chunk of each row.
+            index: which rows begin in which chunk.
+            of_row: number of the chunk of each row in ``index``.
+            rows: numbers of the rows in ``index``.
         """
-        assert self.lists is not None
-        found = pick_lists.pick_lists(*chunks, begins, inside, trailer, self.lists)
+        first = index.first[of_row]
+        positions = rows - first
+        if self.lists is None:
+            found = pick.pick(data, starts, ends, counts, positions, self.shape)
+            return None if found is None else Picked(self._block(data, *found[:2]), None, found[2], None)
+        assert index.trailer is not None
+        begins = index.first[of_row + 1] - first
+        # the last chunk has no trailer: so nothing comes before the first one
+        inside, trailer = index.trailer[of_row - 1], index.trailer[of_row]
+        lists = pick_lists.pick_lists(
+            data, starts, ends, counts, positions, begins, inside, trailer, self.lists
+        )
+        if lists is None:
+            return None
+        owners = lists.owners
+        found = pick.pick(data, starts[owners], ends[owners], counts[owners], lists.positions, self.shape)
         if found is None:
             return None
-        owners = found.owners
-        values = pick.pick(
-            chunks.data, chunks.starts[owners], chunks.ends[owners], chunks.counts[owners], found.positions,
-            self.shape,
-        )  # fmt: skip
-        return (
-            None if values is None else (self._block(chunks.data, *values[:2]), found.rep, found.definition)
-        )
+        return Picked(self._block(data, *found[:2]), lists.rep, lists.definition, owners)
 
     def _block(self, data: Bytes, words: npt.NDArray[np.uint64], sizes: Ints) -> Block:
         count, bits = len(words), self.shape.bits
@@ -92,10 +91,9 @@ class Picker(NamedTuple):
             np.cumsum(sizes, out=offsets[1:])
             wide = bits == 64 or int(offsets[-1]) > _MAX_I32
             joined = ranges.gather(data, words.view(np.int64), sizes)
-            block: Block = VariableBlock(
+            return VariableBlock(
                 64 if wide else 32, offsets if wide else offsets.astype(np.int32), joined, count
             )
-            return block if self.finish is None else self.finish(block)
         if bits == 1:
             return FixedBlock(1, pack_bits(words.astype(np.uint8)), count)
         narrow = words if bits == 64 else words.astype(f"<u{bits // 8}")

@@ -191,7 +191,7 @@ def pick_lists_numba(
                         bytes_ |= np.int64(data[at + k]) << (8 * k)
                     if data[at + 7] or bytes_ > room - 8 or bytes_ != 2 * (room - 8 - bytes_):
                         return 0
-                    filled = 0
+                    filled: Any = 0
                     for k in range(bytes_ // 2):
                         value = np.uint16(data[at + 8 + 2 * k]) | np.uint16(
                             data[at + 9 + 2 * k]

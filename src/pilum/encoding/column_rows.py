@@ -67,30 +67,21 @@ class ColumnRows:
             by one after all (from the same bytes, which hold whole chunks).
         """
         index = self._index
-        of_row = index.first.searchsorted(rows, "right") - 1
-        last = np.flatnonzero(np.append(of_row[1:] != of_row[:-1], True))  # the last row of each chunk
-        used = of_row[last]
-        if len(rows) > FEW * len(used):
+        _, low, high = index.chunks_of(rows)
+        lengths = high - low
+        chunks = np.repeat(low - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+        if len(rows) > FEW * len(chunks):
             return None
-        if index.trailer is not None and bool(
-            (index.trailer[used] & (rows[last] + 1 == index.first[used + 1])).any()
-        ):
-            return None  # a row goes on in the next chunk
-        ranges = list(zip(self._starts[used].tolist(), self._ends[used].tolist(), strict=True))
-        return ranges, partial(self._decode, rows, of_row, used)
+        ranges = list(zip(self._starts[chunks].tolist(), self._ends[chunks].tolist(), strict=True))
+        return ranges, partial(self._decode, rows, chunks)
 
-    def _decode(
-        self, rows: npt.NDArray[np.int64], of_row: Ints, used: Ints, buffers: list[Bytes]
-    ) -> Decoded | None:
+    def _decode(self, rows: npt.NDArray[np.int64], chunks: Ints, buffers: list[Bytes]) -> Decoded | None:
         data = buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
-        ends = np.cumsum(self._ends[used] - self._starts[used])
+        sizes = self._ends[chunks] - self._starts[chunks]
+        ends = np.cumsum(sizes)
         if len(data) != int(ends[-1]):
             return None
-        number = np.searchsorted(used, of_row)
-        starts = np.append(0, ends[:-1])
-        found = self._picker.rows(
-            data, starts[number], ends[number], self._counts[of_row], self._index, of_row, rows
-        )
+        found = self._picker.rows(data, ends - sizes, ends, chunks, self._counts[chunks], self._index, rows)
         if found is None:
             return None
         block = found.block

@@ -220,18 +220,14 @@ class MiniBlockDecoder(PageDecoder):
     def _decode_range(self, first: int, stop: int, low: int, high: int, buffers: list[Bytes]) -> Decoded:
         """Rows ``first .. stop``, which lie in chunks ``low .. high``."""
         data, index = buffers[0], self._ready()
-        if stop - first <= FEW and self._picker and len(data) == self._starts[high] - self._starts[low]:
-            rows = np.arange(first, stop)
-            of_row = index.first.searchsorted(rows, "right") - 1
-            origin = self._starts[low]
-            found = self._pick(
-                data, rows, of_row, self._starts[of_row] - origin, self._starts[of_row + 1] - origin
-            )
-            if found is not None:
-                return found
         starts = self._starts[low : high + 1] - self._starts[low]
         _expect(data, int(starts[-1]))
         counts = self._counts[low:high]
+        if stop - first <= FEW and self._picker:
+            rows, chunks = np.arange(first, stop), np.arange(low, high)
+            found = self._pick(data, rows, chunks, starts[:-1], starts[1:], counts)
+            if found is not None:
+                return found
         block, rep, definition, num_levels = self._decode_chunks(data, starts[:-1], starts[1:], counts)
         if rep is not None:
             skip, count = first - int(index.first[low]), stop - first
@@ -272,12 +268,12 @@ class MiniBlockDecoder(PageDecoder):
         sizes = self._starts[chunks + 1] - self._starts[chunks]
         ends = np.cumsum(sizes)
         _expect(data, int(ends[-1]))
-        number = np.searchsorted(chunks, of_row)
+        counts = self._counts[chunks]
         if self._picker and len(rows) <= FEW * len(chunks):
-            found = self._pick(data, rows, of_row, (ends - sizes)[number], ends[number])
+            found = self._pick(data, rows, chunks, ends - sizes, ends, counts)
             if found is not None:
                 return found
-        counts = self._counts[chunks]
+        number = np.searchsorted(chunks, of_row)
         block, rep, definition, num_levels = self._decode_chunks(data, ends - sizes, ends, counts)
         begins = index.first[chunks + 1] - index.first[chunks]  # rows that begin in each chunk
         before = np.cumsum(begins) - begins
@@ -292,13 +288,14 @@ class MiniBlockDecoder(PageDecoder):
         definition = None if definition is None else definition[position]
         return self._finish(take_block(block, position), None, definition, len(rows))
 
-    def _pick(self, data: Bytes, rows: Ints, of_row: Ints, starts: Ints, ends: Ints) -> Decoded | None:
-        """Rows out of the chunks ``data[starts[r]:ends[r]]``; None if chunks must be decoded for them."""
+    def _pick(
+        self, data: Bytes, rows: Ints, chunks: Ints, starts: Ints, ends: Ints, counts: Ints
+    ) -> Decoded | None:
+        """Rows out of the chunks ``data[starts[c]:ends[c]]``; None if these must be decoded for them."""
         picker = self.picker
         if picker is None:
             return None
-        index = self._ready()
-        found = picker.rows(data, starts, ends, self._counts[of_row], index, of_row, rows)
+        found = picker.rows(data, starts, ends, chunks, counts, self._ready(), rows)
         return None if found is None else self.complete(*found[:3], len(rows))
 
     @property

@@ -22,7 +22,7 @@ from pilum.encoding.page import Levels
 
 __all__ = ["FEW", "Picked", "Picker", "picker"]
 
-FEW = 32  # rows per chunk; more are had faster by unpacking the chunk
+FEW = 32  # rows per chunk (of lists: eight times as many values); more are had faster by unpacking the chunk
 _MAX_I32 = 2**31 - 1
 
 
@@ -53,36 +53,42 @@ class Picker(NamedTuple):
     lists: pick_lists.ListShape | None
 
     def rows(
-        self, data: Bytes, starts: Ints, ends: Ints, counts: Ints, index: RowIndex, of_row: Ints, rows: Ints
+        self, data: Bytes, starts: Ints, ends: Ints, chunks: Ints, counts: Ints, index: RowIndex, rows: Ints
     ) -> Picked | None:
         """The values and levels of some rows; None: decode the chunks instead.
 
         Args:
-            data: the chunks; that of row r is ``data[starts[r]:ends[r]]``.
-            counts: values in the chunk of each row.
+            data: the chunks that hold the rows; the c-th of them is ``data[starts[c]:ends[c]]``.
+            chunks: their numbers in ``index``, ascending.
+            counts: values in each of them.
             index: which rows begin in which chunk.
-            of_row: number of the chunk of each row in ``index``.
-            rows: numbers of the rows in ``index``.
+            rows: numbers of the rows in ``index``, ascending.
         """
-        first = index.first[of_row]
-        positions = rows - first
+        first = index.first[chunks]
+        of_row = first.searchsorted(rows, "right") - 1
+        positions = rows - first[of_row]
         if self.lists is None:
-            found = pick.pick(data, starts, ends, counts, positions, self.shape)
+            if len(rows) > FEW * len(chunks):
+                return None
+            found = pick.pick(data, starts[of_row], ends[of_row], counts[of_row], positions, self.shape)
             return None if found is None else Picked(self._block(data, *found[:2]), None, found[2], None)
         assert index.trailer is not None
-        begins = index.first[of_row + 1] - first
+        begins = index.first[chunks + 1] - first
+        expected = len(rows) * int(counts.sum()) // max(1, int(begins.sum()))
+        if max(len(rows), expected // 8) > FEW * len(chunks):
+            return None
         # the last chunk has no trailer: so nothing comes before the first one
-        inside, trailer = index.trailer[of_row - 1], index.trailer[of_row]
+        inside, trailer = index.trailer[chunks - 1], index.trailer[chunks]
         lists = pick_lists.pick_lists(
-            data, starts, ends, counts, positions, begins, inside, trailer, self.lists
+            data, starts, ends, counts, begins, inside, trailer, of_row, positions, self.lists
         )
         if lists is None:
             return None
-        owners = lists.owners
-        found = pick.pick(data, starts[owners], ends[owners], counts[owners], lists.positions, self.shape)
+        own = lists.chunks
+        found = pick.pick(data, starts[own], ends[own], counts[own], lists.positions, self.shape)
         if found is None:
             return None
-        return Picked(self._block(data, *found[:2]), lists.rep, lists.definition, owners)
+        return Picked(self._block(data, *found[:2]), lists.rep, lists.definition, lists.owners)
 
     def _block(self, data: Bytes, words: npt.NDArray[np.uint64], sizes: Ints) -> Block:
         count, bits = len(words), self.shape.bits

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
+import numpy as np
+
 from pilum.errors import InvalidInputError
 from pilum.io.buffers import EMPTY, Bytes, allocate
 
@@ -32,6 +34,8 @@ __all__ = [
 Range: TypeAlias = tuple[int, int]
 """Start and end of a byte range, end exclusive."""
 
+_MANY = 48  # ranges from which arrays are faster than a loop
+
 
 def check_range(path: str, start: int, end: int) -> None:
     """Refuse a range that cannot exist.
@@ -45,6 +49,8 @@ def check_range(path: str, start: int, end: int) -> None:
 
 def merge_ranges(ranges: Sequence[Range], gap: int) -> list[Range]:
     """Join ranges that overlap or lie at most ``gap`` bytes apart; the result ascends.  Empty ranges vanish."""
+    if len(ranges) >= _MANY:
+        return _merge_many(ranges, gap)
     merged: list[Range] = []
     low, high = -1, -1
     for start, end in sorted(ranges):
@@ -61,6 +67,26 @@ def merge_ranges(ranges: Sequence[Range], gap: int) -> list[Range]:
     if low >= 0:
         merged.append((low, high))
     return merged
+
+
+def _merge_many(ranges: Sequence[Range], gap: int) -> list[Range]:
+    """The same on whole arrays."""
+    edges = np.array(ranges, np.int64)
+    bad = (edges[:, 0] < 0) | (edges[:, 0] > edges[:, 1])
+    if bool(bad.any()):
+        start, end = edges[int(bad.argmax())].tolist()
+        raise InvalidInputError(f"bytes {start}..{end} are not a range")
+    edges = edges[edges[:, 0] < edges[:, 1]]
+    if not len(edges):
+        return []
+    starts = edges[:, 0]
+    if not bool((starts[1:] >= starts[:-1]).all()):
+        edges = edges[starts.argsort(kind="stable")]
+    starts, reached = edges[:, 0], np.maximum.accumulate(edges[:, 1])
+    begins = np.flatnonzero(starts[1:] > reached[:-1] + gap) + 1
+    lows = starts[np.append(0, begins)]
+    highs = reached[np.append(begins - 1, len(edges) - 1)]
+    return list(zip(lows.tolist(), highs.tolist(), strict=True))
 
 
 def split_range(start: int, end: int, max_size: int) -> list[Range]:
@@ -101,6 +127,10 @@ def assemble(ranges: Sequence[Range], requests: Sequence[Range], buffers: Sequen
         requests: what it returned.
         buffers: the answers, one a request.
     """
+    if len(ranges) >= _MANY and len(requests):
+        at_once = _assemble_many(ranges, requests, buffers)
+        if at_once is not None:
+            return at_once
     starts = [start for start, _ in requests]
     found: list[Bytes] = []
     for start, end in ranges:
@@ -122,3 +152,16 @@ def assemble(ranges: Sequence[Range], requests: Sequence[Range], buffers: Sequen
             at += 1
         found.append(joined)
     return found
+
+
+def _assemble_many(
+    ranges: Sequence[Range], requests: Sequence[Range], buffers: Sequence[Bytes]
+) -> list[Bytes] | None:
+    """The same for many ranges that all lie inside one buffer each; None if they do not."""
+    edges, asked = np.array(ranges, np.int64), np.array(requests, np.int64)
+    at = np.maximum(asked[:, 0].searchsorted(edges[:, 0], "right") - 1, 0)
+    bases = asked[at, 0]
+    if not bool((edges[:, 1] <= asked[at, 1]).all()) or bool((edges[:, 0] < bases).any()):
+        return None
+    lows, highs = (edges[:, 0] - bases).tolist(), (edges[:, 1] - bases).tolist()
+    return [buffers[k][low:high] for k, low, high in zip(at.tolist(), lows, highs, strict=True)]

@@ -14,8 +14,8 @@ spoils is found out, removed, and fetched again.
 
 The length of ``usage`` counts what all processes have written since one of them last looked: appending is atomic, and
 a writer knows from it, without looking around, when the cache is full.  Then one of them lists all files, removes the
-pieces that were used least recently until a tenth is free, and corrects the count; what others fetch meanwhile is not
-kept.  A file is created at its full length before it is counted, so none is overlooked by that.  The time of a piece's last use is its
+pieces that were used least recently until a tenth is free, and corrects the count; others wait for
+it a moment, else what they have fetched is not kept.  A file is created at its full length before it is counted, so none is overlooked by that.  The time of a piece's last use is its
 modification time, set anew by a read when it is older than a minute.
 
 Whatever the disk refuses (it is full, read-only, gone) is said once in the log and then passed over: the cache is
@@ -49,6 +49,7 @@ _WRITING = "."
 _PAGE = 4096
 _TOUCH_AFTER = 60.0  # seconds
 _PAUSE = 60.0
+_PATIENCE = 0.5
 _ABANDONED = 3600.0
 # Objects whose pieces are remembered, until their folder changes.
 _REMEMBERED = 10_000
@@ -293,51 +294,44 @@ class DiskCache:
         """Count ``size`` bytes, whole pages, of a file that was created, and make room for them if need be.
 
         Returns:
-            False: there is no room yet, somebody else is making it.
-        """
-        try:
-            usage = os.open(self._usage, os.O_WRONLY | os.O_APPEND)
-        except FileNotFoundError:
-            return self._make_room()
-        try:
-            os.write(usage, bytes(size // _PAGE))
-            full = os.fstat(usage).st_size * _PAGE > self.capacity
-        finally:
-            os.close(usage)
-        return self._make_room() if full else True
-
-    def _make_room(self) -> bool:
-        """Look at all files, remove the least recently used if they are too much, and correct the count.
-
-        Returns:
-            False: somebody else is at it.
+            False: there is no room yet; somebody else is making it, and takes long.
 
         Raises:
             OSError: files cannot be removed.
         """
-        if not self._begin():
-            return False
-        try:
-            before = _length(self._usage)
-            files = list(self._files())
-            total = sum([file.size for file in files])
-            if total > self.capacity:
-                target = self.capacity - self.capacity // 10
-                for file in sorted([file for file in files if file.finished]):
-                    if total <= target:
-                        break
-                    if _quietly(os.unlink, file.path):
-                        total -= file.size
-                        _quietly(os.rmdir, os.path.dirname(file.path))
-                if total > self.capacity:
-                    raise OSError(errno.ENOSPC, "its files cannot be removed", self._root)
-            with open(self._usage, "ab") as usage:
-                # What others have counted meanwhile is kept.
-                more = max(0, os.fstat(usage.fileno()).st_size - before)
-                usage.truncate(total // _PAGE + more)
-        finally:
-            _quietly(os.unlink, self._busy)
+        patience = time.monotonic() + _PATIENCE
+        used = self._count(size)
+        while used is None or used > self.capacity:
+            if self._begin():
+                try:
+                    self._make_room()
+                finally:
+                    _quietly(os.unlink, self._busy)
+                return True
+            if time.monotonic() > patience:
+                return False
+            time.sleep(_PATIENCE / 100)
+            # Before there is a count, somebody else may be finding it out.
+            used = self._count(size) if used is None else self._counted()
         return True
+
+    def _count(self, size: int) -> int | None:
+        """Add to the count; the new one, None if there is none."""
+        try:
+            usage = os.open(self._usage, os.O_WRONLY | os.O_APPEND)
+        except FileNotFoundError:
+            return None
+        try:
+            os.write(usage, bytes(size // _PAGE))
+            return os.fstat(usage).st_size * _PAGE
+        finally:
+            os.close(usage)
+
+    def _counted(self) -> int:
+        try:
+            return os.stat(self._usage).st_size * _PAGE
+        except FileNotFoundError:
+            return 0
 
     def _begin(self) -> bool:
         """Whether nobody else makes room now; one that was killed while it did counts for a minute."""
@@ -351,6 +345,26 @@ class DiskCache:
                 pass
             return False
         return True
+
+    def _make_room(self) -> None:
+        """Look at all files, remove the least recently used if they are too much, and correct the count."""
+        before = self._counted()
+        files = list(self._files())
+        total = sum([file.size for file in files])
+        if total > self.capacity:
+            target = self.capacity - self.capacity // 10
+            for file in sorted([file for file in files if file.finished]):
+                if total <= target:
+                    break
+                if _quietly(os.unlink, file.path):
+                    total -= file.size
+                    _quietly(os.rmdir, os.path.dirname(file.path))
+            if total > self.capacity:
+                raise OSError(errno.ENOSPC, "its files cannot be removed", self._root)
+        with open(self._usage, "ab") as usage:
+            # What others have counted meanwhile is kept.
+            more = max(0, os.fstat(usage.fileno()).st_size - before // _PAGE)
+            usage.truncate(total // _PAGE + more)
 
     def _files(self) -> Iterator[_File]:
         """All pieces, those being written included; what was never finished is removed."""
@@ -385,13 +399,6 @@ def _up(size: int) -> int:
 def _pages(length: int) -> int:
     """Bytes that a piece takes on disk."""
     return _up(piece_size(length))
-
-
-def _length(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:

@@ -24,6 +24,7 @@ from pilum.io import MemoryStore, Store, run, trace
 from pilum.io import disk_cache as module
 from pilum.io.cached import CachedStore, CacheSettings, is_immutable, with_cache
 from pilum.io.cached_piece import DamagedError, piece_size, read_piece, write_piece
+from pilum.io.disk_bound import DiskBound
 from pilum.io.disk_cache import DiskCache, Extent, cover
 from pilum.io.storage_options import cache_settings
 from pilum.table.folder_store import folder_of
@@ -417,6 +418,7 @@ def test_a_smaller_bound_and_a_lost_count(tmp_path: Path) -> None:
 WRITER = """
 import sys
 import numpy as np
+from pilum.io.disk_bound import DiskBound
 from pilum.io.disk_cache import DiskCache
 disk = DiskCache(sys.argv[1], 2_000_000)
 piece = np.full(50_000, int(sys.argv[2]), np.uint8)
@@ -434,13 +436,13 @@ print(most)
 
 def test_the_first_writers_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = DiskCache(str(tmp_path / "cache"), GIB)
-    looking = DiskCache._make_room
+    looking = DiskBound._make_room
 
-    def slow(self: DiskCache) -> None:
+    def slow(self: DiskBound) -> None:
         time.sleep(0.1)
         looking(self)
 
-    monkeypatch.setattr(DiskCache, "_make_room", slow)
+    monkeypatch.setattr(DiskBound, "_make_room", slow)
     piece = np.frombuffer(DATA[:40_000], np.uint8)
     threads = [
         threading.Thread(target=disk.write, args=(f"key {number}", [(0, piece)])) for number in range(8)
@@ -469,6 +471,7 @@ def test_processes_share_one_bound(tmp_path: Path) -> None:
 KILLED = """
 import itertools, sys
 import numpy as np
+from pilum.io.disk_bound import DiskBound
 from pilum.io.disk_cache import DiskCache
 disk = DiskCache(sys.argv[1], 3_000_000)
 print("begun", flush=True)
@@ -507,6 +510,11 @@ def test_one_that_was_killed_while_it_made_room(tmp_path: Path) -> None:
     disk.write("c", [(0, piece)])
     assert disk.read("c", [(0, 9)]).missing  # somebody is at it
     assert disk.nbytes() <= 100_000
+    started = time.monotonic()
+    for _ in range(100):
+        disk.write("c", [(0, piece)])  # does not wait again
+    assert disk._paused > started
+    disk._paused = 0.0
     os.utime(busy, (1, 1))
     disk.write("c", [(0, piece)])
     assert disk.read("c", [(0, 9)]).buffers

@@ -1,22 +1,17 @@
 """A bounded cache of byte ranges on a local disk, shared by processes without locks.
 
 ```
-<directory>/v1/usage                                  as many bytes long as 4 KiB pages were written
 <directory>/v1/3f/9a…c2/0-118ad                       bytes [0, 0x118ad) of the object with digest 3f9a…c2
 <directory>/v1/3f/9a…c2/40000-50000.end               … and the object ends there
 <directory>/v1/3f/9a…c2/.…                            being written
-<directory>/v1/busy                                   while somebody makes room
 ```
 
 A piece (`pilum.io.cached_piece`) is written under a name of its own and then renamed, so whoever sees it sees all of
 it; whoever reads one that goes away meanwhile misses it.  Checksums stand in for flushing to disk: what a power cut
 spoils is found out, removed, and fetched again.
 
-The length of ``usage`` counts what all processes have written since one of them last looked: appending is atomic, and
-a writer knows from it, without looking around, when the cache is full.  Then one of them lists all files, removes the
-pieces that were used least recently until a tenth is free, and corrects the count; others wait for
-it a moment, else what they have fetched is not kept.  A file is created at its full length before it is counted, so none is overlooked by that.  The time of a piece's last use is its
-modification time, set anew by a read when it is older than a minute.
+`pilum.io.disk_bound` keeps all of it below a number of bytes; the pieces that were used least recently go first.  A read
+sets the modification time of a piece, which says when it was last used, if that is older than a minute.
 
 Whatever the disk refuses (it is full, read-only, gone) is said once in the log and then passed over: the cache is
 asked to keep nothing for a minute, and what is read from it is simply not there.  All calls block.
@@ -24,17 +19,17 @@ asked to keep nothing for a minute, and what is read from it is simply not there
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO, NamedTuple
 
 from pilum.io.buffers import Bytes
 from pilum.io.cached_piece import DamagedError, piece_size, read_piece, write_piece
+from pilum.io.disk_bound import WRITING, DiskBound, in_pages, quietly
 from pilum.io.ranges import Range, merge_ranges
 
 __all__ = ["DiskCache", "Extent", "Found", "cover", "disk_cache"]
@@ -42,15 +37,11 @@ __all__ = ["DiskCache", "Extent", "Found", "cover", "disk_cache"]
 _LOG = logging.getLogger("pilum")
 
 _LAYOUT = "v1"
-_USAGE = "usage"
-_BUSY = "busy"
 _END = ".end"
-_WRITING = "."
-_PAGE = 4096
 _TOUCH_AFTER = 60.0  # seconds
 _PAUSE = 60.0
-_PATIENCE = 0.5
-_ABANDONED = 3600.0
+# Whoever made room may have been killed: reads are not to wait for it one after the other.
+_PAUSE_FOR_ROOM = 5.0
 # Objects whose pieces are remembered, until their folder changes.
 _REMEMBERED = 10_000
 
@@ -129,13 +120,6 @@ def cover(
     return hits, missing
 
 
-class _File(NamedTuple):
-    used: float
-    size: int
-    path: str
-    finished: bool
-
-
 class DiskCache:
     """Byte ranges of objects in a folder of this machine.
 
@@ -148,8 +132,7 @@ class DiskCache:
         self.directory = directory
         self.capacity = capacity
         self._root = os.path.join(directory, _LAYOUT)
-        self._usage = os.path.join(self._root, _USAGE)
-        self._busy = os.path.join(self._root, _BUSY)
+        self._bound = DiskBound(self._root, capacity)
         self._listings: dict[bytes, tuple[int, list[Extent]]] = {}
         self._paused = 0.0
         self._warned = False
@@ -215,10 +198,10 @@ class DiskCache:
         try:
             found = read_piece(path, digest, extent.start, extent.end, wanted)
             if time.time() - os.stat(path).st_mtime > _TOUCH_AFTER:
-                _quietly(os.utime, path)
+                quietly(os.utime, path)
         except DamagedError as damage:
             _LOG.warning("%s: %s; it is fetched again", path, damage)
-            _quietly(os.unlink, path)
+            quietly(os.unlink, path)
         except OSError:
             pass  # removed meanwhile
         else:
@@ -252,20 +235,21 @@ class DiskCache:
 
     def _store(self, digest: bytes, extent: Extent, data: Bytes) -> None:
         folder = self._folder(digest)
-        temporary = os.path.join(folder, _WRITING + secrets.token_hex(8))
+        temporary = os.path.join(folder, WRITING + secrets.token_hex(8))
         try:
             with self._create(temporary) as file:
                 # As long as it will be: whoever looks around counts it already.
                 file.truncate(piece_size(len(data)))
-                kept = self._reserve(_pages(len(data)))
+                kept = self._bound.reserve(_pages(len(data)))
                 if kept:
                     write_piece(file, digest, extent.start, data)
             if kept:
                 os.replace(temporary, os.path.join(folder, extent.name))
             else:
                 os.unlink(temporary)
+                self._paused = time.monotonic() + _PAUSE_FOR_ROOM
         except BaseException:
-            _quietly(os.unlink, temporary)
+            quietly(os.unlink, temporary)
             raise
         self._listings.pop(digest, None)
 
@@ -284,140 +268,22 @@ class DiskCache:
         for key in keys:
             digest = _digest(key)
             for extent in self._extents(digest):
-                _quietly(os.unlink, os.path.join(self._folder(digest), extent.name))
-            _quietly(os.rmdir, self._folder(digest))
+                quietly(os.unlink, os.path.join(self._folder(digest), extent.name))
+            quietly(os.rmdir, self._folder(digest))
             self._listings.pop(digest, None)
-
-    # -- bounds ----------------------------------------------------------------------------------------
-
-    def _reserve(self, size: int) -> bool:
-        """Count ``size`` bytes, whole pages, of a file that was created, and make room for them if need be.
-
-        Returns:
-            False: there is no room yet; somebody else is making it, and takes long.
-
-        Raises:
-            OSError: files cannot be removed.
-        """
-        patience = time.monotonic() + _PATIENCE
-        used = self._count(size)
-        while used is None or used > self.capacity:
-            if self._begin():
-                try:
-                    self._make_room()
-                finally:
-                    _quietly(os.unlink, self._busy)
-                return True
-            if time.monotonic() > patience:
-                return False
-            time.sleep(_PATIENCE / 100)
-            # Before there is a count, somebody else may be finding it out.
-            used = self._count(size) if used is None else self._counted()
-        return True
-
-    def _count(self, size: int) -> int | None:
-        """Add to the count; the new one, None if there is none."""
-        try:
-            usage = os.open(self._usage, os.O_WRONLY | os.O_APPEND)
-        except FileNotFoundError:
-            return None
-        try:
-            os.write(usage, bytes(size // _PAGE))
-            return os.fstat(usage).st_size * _PAGE
-        finally:
-            os.close(usage)
-
-    def _counted(self) -> int:
-        try:
-            return os.stat(self._usage).st_size * _PAGE
-        except FileNotFoundError:
-            return 0
-
-    def _begin(self) -> bool:
-        """Whether nobody else makes room now; one that was killed while it did counts for a minute."""
-        try:
-            os.close(os.open(self._busy, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
-            try:
-                if time.time() - os.stat(self._busy).st_mtime > _PAUSE:
-                    _quietly(os.unlink, self._busy)
-            except OSError:
-                pass
-            return False
-        return True
-
-    def _make_room(self) -> None:
-        """Look at all files, remove the least recently used if they are too much, and correct the count."""
-        before = self._counted()
-        files = list(self._files())
-        total = sum([file.size for file in files])
-        if total > self.capacity:
-            target = self.capacity - self.capacity // 10
-            for file in sorted([file for file in files if file.finished]):
-                if total <= target:
-                    break
-                if _quietly(os.unlink, file.path):
-                    total -= file.size
-                    _quietly(os.rmdir, os.path.dirname(file.path))
-            if total > self.capacity:
-                raise OSError(errno.ENOSPC, "its files cannot be removed", self._root)
-        with open(self._usage, "ab") as usage:
-            # What others have counted meanwhile is kept.
-            more = max(0, os.fstat(usage.fileno()).st_size - before // _PAGE)
-            usage.truncate(total // _PAGE + more)
-
-    def _files(self) -> Iterator[_File]:
-        """All pieces, those being written included; what was never finished is removed."""
-        for shard in _scan(self._root):
-            if len(shard.name) != 2:
-                continue
-            for folder in _scan(shard.path):
-                for file in _scan(folder.path):
-                    try:
-                        found = file.stat()
-                    except OSError:
-                        continue
-                    finished = not file.name.startswith(_WRITING)
-                    if not finished and time.time() - found.st_mtime > _ABANDONED:
-                        _quietly(os.unlink, file.path)
-                        continue
-                    yield _File(found.st_mtime, _up(found.st_size), file.path, finished)
 
     def nbytes(self) -> int:
         """Bytes of all pieces on disk now, in whole pages; looks at every one."""
-        return sum([file.size for file in self._files() if file.finished])
+        return self._bound.nbytes()
 
 
 def _digest(key: str) -> bytes:
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
-def _up(size: int) -> int:
-    return -(-size // _PAGE) * _PAGE
-
-
 def _pages(length: int) -> int:
     """Bytes that a piece takes on disk."""
-    return _up(piece_size(length))
-
-
-def _scan(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError:
-        return []
-
-
-def _quietly(fn: Callable[[str], Any], path: str) -> bool:
-    """Do something to a file that may be gone; False if the disk does not let us."""
-    try:
-        fn(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+    return in_pages(piece_size(length))
 
 
 def _by_extent(hits: Sequence[tuple[Extent, Range]]) -> list[tuple[Extent, list[Range]]]:

@@ -36,6 +36,10 @@ def test_an_analysed_plan(server: Server, uri: str) -> None:
     assert value(text, "rounds") == 1
     assert value(text, "retries") == 0
     assert 80 <= value(text, "first_byte") <= value(text, "elapsed")
+    assert "rounds=1]" in text
+    two = pilum.dataset(uri, storage_options=server.options).scanner(filter="id < 50 and text > 'row 2'")
+    step = next(line for line in two.analyze_plan().splitlines() if "LanceRead" in line)
+    assert int(step.rpartition("rounds=")[2].rstrip("]")) >= 1
     again = ds.scanner(columns=["id"]).analyze_plan()
     assert value(again, "requests") == 0
     assert "first_byte" not in again  # nothing was asked for

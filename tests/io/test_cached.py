@@ -583,6 +583,32 @@ def test_a_disk_that_refuses_is_passed_over(
 
 
 @pytest.mark.fault
+def test_a_disk_that_became_read_only_goes_on_to_serve(
+    inner: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(inner, tmp_path)
+    call(store, "get", FILE, 0, 50_000)
+    (path,) = files(tmp_path)
+    os.utime(path, (1, 1))  # so that its use is to be noted
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(DiskCache, "_create", refuse)
+    monkeypatch.setattr(module.os, "utime", refuse)
+    monkeypatch.setattr(module.os, "unlink", refuse)
+    inner.took()
+    for _ in range(2):
+        assert bytes(call(store, "get", FILE, 10, 40_000)) == DATA[10:40_000]
+    assert inner.took() == []
+    assert caplog.records == []
+    for _ in range(2):
+        assert bytes(call(store, "get", FILE, 10, 60_000)) == DATA[10:60_000]
+    assert inner.took() == [(FILE, 50_000, 60_000)] * 2
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.fault
 def test_nothing_is_written_for_a_while_after_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,7 +136,7 @@ async def analyze(plan: Scan | Search, *, verbose: bool = True) -> str:
     """Run once and return the plan with the totals on top and what each step cost, also for each fragment.
 
     Over a network the totals say how often a request was repeated, how many requests followed each other
-    (``rounds``), and when the first byte came, counted from the begin of the query.
+    (``rounds``, of each step, too), and when the first byte came, counted from the begin of the query.
     """
     _, table, log, measured = await _measure(plan)
     metrics = measured.metrics

@@ -66,6 +66,7 @@ class StepMetrics:
         requests, bytes: made for it.
         retries: attempts of these requests that failed and were repeated.
         cached: bytes that a disk cache had.
+        waits: begin and end of each request.
         seconds: sum over fragments; steps of several fragments overlap.
         fragments: by id of the (first) fragment.
     """
@@ -75,6 +76,7 @@ class StepMetrics:
     bytes: int = 0
     retries: int = 0
     cached: int = 0
+    waits: list[tuple[float, float]] = field(default_factory=list)
     seconds: float = 0.0
     fragments: dict[int, FragmentMetrics] = field(default_factory=dict)
 
@@ -87,9 +89,14 @@ class Step:
 
 
 class ScanMetrics:
-    """Measurements of one run of a plan; steps may be recorded from any thread."""
+    """Measurements of one run of a plan; steps may be recorded from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        network: whether requests wait for a network, so that it matters which ones followed each other.
+    """
+
+    def __init__(self, network: bool = False) -> None:
+        self.network = network
         self.steps: dict[str, StepMetrics] = {}
         self.started = time.perf_counter()
         self.elapsed = 0.0
@@ -121,6 +128,8 @@ class ScanMetrics:
         moved = Moved.by(requests)
         with self._lock:
             step = self.steps.setdefault(name, StepMetrics())
+            if self.network:
+                step.waits += [(one.started, one.finished) for one in requests if one.kind != "cache"]
             one = step.fragments.setdefault(fragment_ids[0], FragmentMetrics(fragments=len(fragment_ids)))
             for target in (step, one):
                 target.rows += rows

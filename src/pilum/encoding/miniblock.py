@@ -38,7 +38,7 @@ from pilum.encoding.blocks import (
 from pilum.encoding.codecs.base import ChunkSet, EncodeOptions, Ints
 from pilum.encoding.kernels import lookup
 from pilum.encoding.kernels.levels import find_rows
-from pilum.encoding.miniblock_chunks import Framing, pack_words, read_words
+from pilum.encoding.miniblock_chunks import framing, pack_words, read_words
 from pilum.encoding.miniblock_pick import FEW, Picker, picker
 from pilum.encoding.miniblock_rows import (
     ListTrim,
@@ -129,7 +129,7 @@ class MiniBlockDecoder(PageDecoder):
             raise CorruptFileError(
                 f"mini-block page of {layout.num_buffers} value buffers; its codec has {buffers}"
             )
-        self._framing = Framing(self._rep_ce is not None, self._def_ce is not None, buffers, self._large)
+        self._framing = framing(self._rep_ce is not None, self._def_ce is not None, buffers, self._large)
         has_dictionary = layout.HasField("dictionary")
         expected = 2 + has_dictionary + (depth == 1)
         if len(source.sizes) != expected:
@@ -419,8 +419,8 @@ def encode(rows: LeafRows, options: EncodeOptions) -> EncodedPage:
             parts.append((level_blocks.data, level_blocks.sizes))
             layout[name] = level_blocks.ce
     parts += zip(encoded.buffers, encoded.sizes, strict=True)
-    framing = Framing(rows.rep is not None, definition is not None, len(encoded.buffers), large)
-    body, sizes = framing.assemble(num_levels, parts)
+    frame = framing(rows.rep is not None, definition is not None, len(encoded.buffers), large)
+    body, sizes = frame.assemble(num_levels, parts)
     buffers = [pack_words(sizes, counts, large), body]
     if items is not None:
         data, layout["dictionary"] = registry.encode_block(items, options.of_dictionary())

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from pilum.encoding.kernels import chunks, ranges
 from pilum.encoding.kernels.memory import empty
 from pilum.errors import CorruptFileError, InvalidInputError
 
-__all__ = ["Chunks", "Framing", "pack_words", "read_words"]
+__all__ = ["Chunks", "Framing", "framing", "pack_words", "read_words"]
 
 PADDING = 0xFE
 _PADDING_WORD = np.uint64(0x0101010101010101 * PADDING)
@@ -124,8 +125,14 @@ class Chunks:
     values: list[ChunkSet]
 
 
+@lru_cache(maxsize=128)
+def framing(has_rep: bool, has_def: bool, num_buffers: int, large: bool) -> Framing:
+    """The `Framing` of pages of that shape, one for all of them: thousands of small pages may be open."""
+    return Framing(has_rep, has_def, num_buffers, large)
+
+
 class Framing:
-    """The shape of the chunk headers of one page.
+    """The shape of the chunk headers of some pages.
 
     Args:
         has_rep, has_def: whether level buffers are stored.

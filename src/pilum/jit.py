@@ -19,6 +19,7 @@ Rules that this file keeps, so that kernels work in threads and across ``fork()`
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -205,15 +206,28 @@ def _external(prototype: str) -> Any:
     return types.ExternalFunction(name, getattr(types, _TYPES[result])(*scalars))
 
 
+def _announced(kernel: Kernel) -> bool:
+    """Tell LLVM where the functions of a kernel's library are: a name that it does not find ends the process.
+
+    The library stays private: with its names in the process others that bring their own would call this one.
+    """
+    try:
+        library = ctypes.CDLL(kernel.library)
+        binding = imports.load("llvmlite.binding")
+        for prototype in (kernel.externals or {}).values():
+            name = prototype.split("(")[0].split()[1]
+            binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+    except (OSError, AttributeError, ImportError):
+        return False
+    return True
+
+
 def _compile(kernel: Kernel) -> Callable[..., Any] | None:
     numba = _import_numba()
     if not numba:
         return None
-    if kernel.library is not None:
-        try:  # before anything looks for its functions: what is not found ends the process
-            imports.load("llvmlite.binding").load_library_permanently(kernel.library)
-        except Exception:
-            return None
+    if kernel.library is not None and not _announced(kernel):
+        return None
     options: dict[str, Any] = {"nogil": kernel.nogil, "fastmath": kernel.fastmath, "error_model": "numpy"}
     function = _linked(kernel)
     for cache in (True, False):

@@ -259,11 +259,11 @@ def test_many_pieces_are_compressed_by_the_library() -> None:
     assert len(harder[0]) < len(packed)
 
 
-def test_a_missing_library_means_no_kernel() -> None:
+@pytest.mark.parametrize("library", ["libpilum-has-no-such.so.7", None])
+def test_a_missing_library_or_function_means_no_kernel(library: str | None) -> None:
     known = len(jit._kernels)
-    kernel = jit.Kernel(
-        lambda: 0, "i8(i8)", externals={"c_none": "p none()"}, library="libpilum-has-no-such.so.7"
-    )
+    externals = {"c_none": "p pilum_has_no_such_function()"}
+    kernel = jit.Kernel(lambda: 0, "i8(i8)", externals=externals, library=library or zstd._LIBRARY)
     try:
         assert kernel.load() is None
         assert kernel.get(1 << 30) is None

@@ -167,11 +167,17 @@ def decompress(scheme: int, data: Bytes) -> Bytes:
 
 def compress(scheme: int, data: Bytes, level: int | None = None) -> bytes:
     """The payload of `General` for ``data``."""
-    if scheme == _LZ4:
-        body = pa.Codec("lz4_raw").compress(np.ascontiguousarray(data), asbytes=True)
-        return len(data).to_bytes(4, "little") + bytes(body)
-    codec = pa.Codec("zstd", level or _LEVEL)
-    return len(data).to_bytes(8, "little") + bytes(codec.compress(np.ascontiguousarray(data), asbytes=True))
+    return _pack(np.ascontiguousarray(data), *_compressor(scheme, level))
+
+
+def _compressor(scheme: int, level: int | None) -> tuple[Any, int]:
+    """Arrow's codec, and how many bytes the size before each payload takes."""
+    return (pa.Codec("lz4_raw"), 4) if scheme == _LZ4 else (pa.Codec("zstd", level or _LEVEL), 8)
+
+
+def _pack(data: Bytes, codec: Any, prefix: int) -> bytes:
+    packed: bytes = len(data).to_bytes(prefix, "little") + codec.compress(data, asbytes=True)
+    return packed
 
 
 def _decompress_zstd(frame: Bytes, claimed: int | None) -> Bytes:
@@ -349,7 +355,8 @@ def _compress_chunks(options: EncodeOptions, data: Bytes, sizes: Ints) -> tuple[
             return found
     ends = np.cumsum(sizes)
     pieces = zip((ends - sizes).tolist(), ends.tolist(), strict=True)
-    packed = [compress(scheme, data[a:b], level) if b > a else b"" for a, b in pieces]
+    data, compressor = np.ascontiguousarray(data), _compressor(scheme, level)
+    packed = [_pack(data[a:b], *compressor) if b > a else b"" for a, b in pieces]
     return np.frombuffer(b"".join(packed), np.uint8), np.array([len(p) for p in packed], np.int64)
 
 

@@ -80,6 +80,20 @@ def test_both_kernels_agree() -> None:
     assert 0 < refused < 10
 
 
+def test_codes_that_yield_more_than_a_sample_of_them_says() -> None:
+    if not kernels.enabled() or not kernels.preload():
+        pytest.skip("Numba is switched off or missing")
+    codes = np.ones(1 << 17, np.uint8)
+    codes[:: 1 + len(codes) // fsst._SAMPLED] = 0  # the codes that are looked at
+    offsets = np.array([0, 1000, len(codes)], np.int64)
+    symbols = np.frombuffer(b"a" + bytes(7) + b"12345678", np.uint8)
+    found = fsst.expand(codes, offsets, symbols, np.array([1, 8], np.uint8))
+    assert found is not None
+    expected = b"".join(b"12345678" if code else b"a" for code in codes.tolist())
+    assert found[0].tobytes() == expected
+    assert int(found[1][-1]) == len(expected)
+
+
 def test_both_kernels_compress_alike() -> None:
     if not kernels.enabled() or not kernels.preload():
         pytest.skip("Numba is switched off or missing")

@@ -23,6 +23,7 @@ Ints: TypeAlias = npt.NDArray[Any]
 
 ESCAPE = 255
 _BLOCK = 2048  # codes
+_SAMPLED = 16384  # codes
 _MAX_I32 = 2**31 - 1
 _CORRUPT = 1  # of the kernel; 2 means that there was too little room
 
@@ -52,9 +53,13 @@ def expand(codes: Bytes, offsets: Ints, symbols: Bytes, lengths: Bytes) -> tuple
     codes = np.ascontiguousarray(codes)
     ends = empty(len(offsets), offsets.dtype)
     places = np.empty(min(_BLOCK, len(codes)) + 2, np.uint64)
-    # Most text becomes less than four times as long; memory that is not written to costs nothing.
-    for factor in (4, 8):
-        out = empty(factor * len(codes) + 8, np.uint8)  # symbols are written 8 bytes wide
+    rooms = [8 * len(codes) + 8]  # symbols are written 8 bytes wide
+    if len(codes) > _SAMPLED:
+        # what some codes yield tells how much room all of them need; a block must have room for the longest symbols
+        likely = sizes[codes[:: 1 + len(codes) // _SAMPLED]].mean()
+        rooms.insert(0, min(rooms[0], int(1.06 * likely * len(codes)) + 9 * _BLOCK))
+    for room in rooms:
+        out = empty(room, np.uint8)
         status = int(kernel(codes, offsets, table.view("<u8"), sizes.astype(np.uint64), out, ends, places))
         if status == 0:
             return out[: int(ends[-1])], ends

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+import pilum
 from pilum.errors import CorruptFileError, InvalidInputError
-from pilum.table import Append, Delete, Manifest, Transaction, codec
+from pilum.table import Append, Delete, Fragment, Manifest, Transaction, codec
 from pilum.table.build import build_manifest
 from pilum.table.fragment_codec import encode_fragment
 from pilum.table.manifest_file import parse_manifest_file, serialize_manifest_file
@@ -102,3 +107,49 @@ def test_deleting_in_one_of_very_many_is_fast() -> None:
     built = build_manifest(table, Transaction(1, UUID, change), 2)
     assert time.process_time() - started < 0.05
     assert built.pending is not None
+
+
+def test_a_commit_decodes_no_fragment_that_its_handle_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is read again, since the table may have been replaced, but not decoded again."""
+    rows = pa.table({"a": [1, 2, 3]})
+    uri = tmp_path / "t.lance"
+    monkeypatch.setattr(codec, "_EAGER_FRAGMENTS", 4096)
+    ds = pilum.write_dataset(rows, uri, max_rows_per_file=1)
+    counts: list[int] = []
+    real = codec.decode_fragments
+
+    def counting(encoded: Sequence[bytes], where: str) -> tuple[Fragment, ...]:
+        counts.append(len(encoded))
+        return real(encoded, where)
+
+    monkeypatch.setattr(codec, "decode_fragments", counting)
+    ds = pilum.dataset(uri)
+    assert counts == [3]
+    known = ds.aio.manifest.fragments
+    ds.update_config({"k": "v"})
+    ds.insert(rows)
+    assert counts == [3]
+    assert ds.count_rows() == 6
+    assert sum(counts) == 3 + 4, "once more, since the handle moved twice without looking at its fragments"
+    ds.update_config({"k": "w"})
+    assert [one.id for one in ds.aio.manifest.fragments] == [0, 1, 2, 3]
+    assert sum(counts) == 3 + 4
+    assert known == ds.aio.manifest.fragments[:3]
+
+
+def test_a_table_that_was_replaced_is_noticed(tmp_path: Path) -> None:
+    uri = tmp_path / "t.lance"
+    ds = pilum.write_dataset(pa.table({"a": [1, 2, 3]}), uri)
+    shutil.rmtree(uri)
+    pilum.write_dataset(pa.table({"a": [4]}), uri)
+    assert ds.version == 1
+    ds.update_config({"k": "v"})
+    assert ds.to_table()["a"].to_pylist() == [4]
+    shutil.rmtree(uri)
+    pilum.write_dataset(pa.table({"a": [5]}), uri)
+    pilum.write_dataset(pa.table({"a": [6]}), uri, mode="append")
+    assert ds.version == 2
+    ds.insert(pa.table({"a": [7]}))
+    assert ds.to_table()["a"].to_pylist() == [5, 6, 7]

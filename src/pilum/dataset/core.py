@@ -142,7 +142,7 @@ async def write_dataset(
     base = None
     if isinstance(uri, AsyncLanceDataset):
         store, session, settings = uri.store, uri.session, uri.settings
-        base = uri.manifest if mode == "append" and store.suspends else None
+        base = uri.manifest if mode == "append" else None
         options.setdefault("commit_lock", settings.commit_lock)
     else:
         assert uri is not None

@@ -5,7 +5,7 @@
     somebody was faster  ->  wait a random moment and look again
 
 Data and deletion files are complete before the transaction file, which is complete before the manifest; the
-manifest appears atomically.  A writer that dies anywhere leaves the previous version as it was, plus files
+manifest appears atomically, and after what it needs is on disk.  A writer that dies anywhere leaves the previous version as it was, plus files
 that nobody refers to.
 """
 
@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractContextManager, aclosing
-from typing import Any
+from typing import Any, NamedTuple
 
 from pilum.errors import (
     AlreadyExistsError,
@@ -29,18 +29,27 @@ from pilum.errors import (
     UnsupportedError,
 )
 from pilum.io import Store, current_runtime
+from pilum.io.postponed import PostponingStore
 from pilum.io.runtime import cancel_and_wait
 from pilum.table.build import build_manifest
 from pilum.table.conflicts import conflict_between
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
 from pilum.table.hint import write_hint
-from pilum.table.manifest_file import serialize_manifest_file
+from pilum.table.manifest_file import MAX_INLINE_TRANSACTION, serialize_manifest_file
 from pilum.table.model import Manifest
 from pilum.table.naming import DETACHED_BIT, TRANSACTIONS, NamingScheme, manifest_path
 from pilum.table.operations import Clone, Operation, Overwrite
 from pilum.table.rebase import rebase
 from pilum.table.transaction import Transaction, encode_transaction, new_uuid
-from pilum.table.versions import VersionFile, find_newest, find_versions, load_version, read_transaction
+from pilum.table.versions import (
+    VersionFile,
+    find_newest,
+    find_versions,
+    load_again,
+    load_manifest,
+    load_version,
+    read_transaction,
+)
 from pilum.table.waiting import Backoff
 
 __all__ = ["CommitLock", "commit", "known"]
@@ -68,6 +77,7 @@ async def commit(
     auto_cleanup: bool = True,
     base: Awaitable[Manifest] | None = None,
     before: Callable[[], Awaitable[None]] | None = None,
+    into: PostponingStore | None = None,
 ) -> Manifest:
     """Commit an operation and return the manifest of the new version.
 
@@ -88,6 +98,7 @@ async def commit(
         auto_cleanup: do the cleanup that the config of the table asks for; it fails silently.
         base: brings the manifest of ``read_version`` where it need not be read again.
         before: awaited before anything is published: the files of the operation are complete when it returns.
+        into: where files of the operation were written that may not be durable yet; the manifest is put after them.
 
     Raises:
         AlreadyExistsError: the table is to be created and exists.
@@ -104,19 +115,20 @@ async def commit(
     if not transaction.read_version or isinstance(transaction.operation, Clone):
         if detached:
             raise InvalidInputError("the first version of a table cannot be detached")
-        return await _create(store, transaction, commit_lock, stable_row_ids, naming, before)
+        return await _create(store, transaction, commit_lock, stable_row_ids, naming, before, into)
     if detached:
         if before is not None:
             await before()
-        return await _commit_detached(store, transaction)
+        return await _commit_detached(store, transaction, into)
     backoff = Backoff()
     history = _History(transaction.read_version, base)
     file = _TransactionFile(store, transaction)
+    target = _Target(store, commit_lock, into)
     try:
         await _prepare(store, commit_lock, before, history.catch_up(store, transaction), file)
         return await _commit_after(
-            store, transaction, history, file, backoff,
-            max_retries=max_retries, lock=commit_lock, stable_row_ids=stable_row_ids, auto_cleanup=auto_cleanup,
+            target, transaction, history, file, backoff,
+            max_retries=max_retries, stable_row_ids=stable_row_ids, auto_cleanup=auto_cleanup,
         )  # fmt: skip
     except _StatusUnknown as unknown:
         raise unknown.cause from unknown.cause.__cause__
@@ -126,18 +138,18 @@ async def commit(
 
 
 async def _commit_after(
-    store: Store,
+    target: _Target,
     transaction: Transaction,
     history: _History,
     file: _TransactionFile,
     backoff: Backoff,
     *,
     max_retries: int,
-    lock: CommitLock | None,
     stable_row_ids: bool,
     auto_cleanup: bool,
 ) -> Manifest:
     """Commit to a table whose history was looked at just now."""
+    store = target.store
     strict = max_retries == 0 and isinstance(transaction.operation, Overwrite)
     for attempt in range(max(max_retries, 1)):
         if attempt:
@@ -155,7 +167,7 @@ async def _commit_after(
             manifest = build_manifest(
                 latest, rebased.transaction, time.time_ns(), stable_row_ids=stable_row_ids
             )
-            published = await _publish(store, file, rebased.transaction, manifest, history.scheme, lock)
+            published = await _publish(target, file, rebased.transaction, manifest, history.scheme)
         except _CertainlyNotPublished as failure:
             await _discard(store, rebased.written)
             await file.discard()
@@ -178,23 +190,26 @@ async def _commit_after(
     )
 
 
-def known(store: Store, manifest: Manifest) -> Awaitable[Manifest] | None:
+def known(store: Store, manifest: Manifest) -> Awaitable[Manifest]:
     """The manifest that a handle holds, as the ``base`` of a `commit`.
 
-    None on a local disk, where reading it again costs nothing and notices that the table was replaced.
+    Where that does not take a network, its file is read again, though not decoded again: it may have been replaced,
+    with the table.
     """
-    return _Known(manifest) if store.suspends else None
+    return _Known(store, manifest)
 
 
 class _Known:
-    """An awaitable that is there already."""
+    """An awaitable of a manifest; it can be awaited again."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self._store = store
         self._manifest = manifest
 
     def __await__(self) -> Generator[Any, None, Manifest]:
-        yield from ()
-        return self._manifest
+        if self._store.suspends:
+            return self._manifest
+        return (yield from load_again(self._store, self._manifest).__await__())
 
 
 async def _create(
@@ -204,6 +219,7 @@ async def _create(
     stable_row_ids: bool,
     naming: NamingScheme,
     before: Callable[[], Awaitable[None]] | None,
+    into: PostponingStore | None,
 ) -> Manifest:
     exists = f"dataset already exists: {store.uri}"
     file = _TransactionFile(store, transaction)
@@ -215,7 +231,7 @@ async def _create(
     try:
         await _prepare(store, lock, before, look(), file)
         manifest = build_manifest(None, transaction, time.time_ns(), stable_row_ids=stable_row_ids)
-        if not await _publish(store, file, transaction, manifest, naming, lock):
+        if not await _publish(_Target(store, lock, into), file, transaction, manifest, naming):
             raise AlreadyExistsError(exists)
     except _CertainlyNotPublished as failure:
         await file.discard()
@@ -229,12 +245,12 @@ async def _create(
     return manifest
 
 
-async def _commit_detached(store: Store, transaction: Transaction) -> Manifest:
+async def _commit_detached(store: Store, transaction: Transaction, into: PostponingStore | None) -> Manifest:
     """Publish a version outside of the history (section 4.4), built on the version that was read."""
     scheme = (await find_versions(store)).scheme
     if scheme is not NamingScheme.V2:
         raise InvalidInputError(f"{store.uri}: detached versions need V2 names; migrate the manifests first")
-    base = (await load_version(store, transaction.read_version)).manifest
+    base = await load_manifest(store, transaction.read_version, lazy=True)
     check_writable(base.writer_flags, store.uri)
     rebased = await rebase(store, transaction, base)
     file = _TransactionFile(store, transaction)
@@ -242,7 +258,7 @@ async def _commit_detached(store: Store, transaction: Transaction) -> Manifest:
         version = secrets.randbits(63) | DETACHED_BIT
         manifest = build_manifest(base, rebased.transaction, time.time_ns(), version=version)
         try:
-            if await _publish(store, file, rebased.transaction, manifest, scheme, None):
+            if await _publish(_Target(store, None, into), file, rebased.transaction, manifest, scheme):
                 return manifest
         except _CertainlyNotPublished as failure:
             await file.discard()
@@ -312,9 +328,16 @@ class _TransactionFile:
             await self.write(encode_transaction(self._transaction))
 
     async def write(self, encoded: bytes) -> None:
-        """Have the file hold ``encoded``."""
+        """Have the file hold ``encoded``.
+
+        The manifest holds a copy, which is what the history is read from, so the file need not outlive a power cut;
+        syncing it would be a third of the time of a commit.
+        """
         if self._written != encoded:
-            await self._store.put(self.path, encoded)
+            if len(encoded) <= MAX_INLINE_TRANSACTION:
+                await self._store.put_unsynced(self.path, encoded)
+            else:
+                await self._store.put(self.path, encoded)
             self._written = encoded
 
     async def discard(self) -> None:
@@ -363,7 +386,7 @@ class _History:
                     if self._base is not None:
                         self.latest = await self._base
                     else:
-                        self.latest = (await load_version(store, newest, self.scheme)).manifest
+                        self.latest = (await load_version(store, newest, self.scheme, lazy=True)).manifest
                 except NotFoundError:
                     if (await find_versions(store)).versions[-1:] == [newest]:
                         raise
@@ -382,7 +405,7 @@ class _History:
 
         async def load(version: int) -> VersionFile:
             try:
-                return await load_version(store, version, scheme)
+                return await load_version(store, version, scheme, lazy=True)
             except NotFoundError:
                 raise CommitConflictError(
                     f"{store.uri}: version {version} was just removed, so what it changed cannot be checked; "
@@ -441,15 +464,48 @@ class _StatusUnknown(Exception):
         self.cause = cause
 
 
+class _Target(NamedTuple):
+    """Where manifests are published, and under what conditions.
+
+    Attributes:
+        store: the table's store.
+        lock: held meanwhile.
+        into: what must be complete first.
+    """
+
+    store: Store
+    lock: CommitLock | None
+    into: PostponingStore | None
+
+    async def put(self, path: str, data: bytes) -> None:
+        """Put a manifest if it is absent.
+
+        Raises:
+            AlreadyExistsError: it exists.
+        """
+        # The lock may be all that keeps two writers apart where a store cannot put only if absent.
+        if self.lock is not None and await _exists(self.store, path):
+            raise AlreadyExistsError(f"{self.store.uri}/{path} exists already")
+        try:
+            if self.into is None:
+                await self.store.put(path, data, if_absent=True)
+            else:
+                await self.into.put_last(path, data)
+        except UnsupportedError:
+            if self.lock is None:
+                raise
+            await self.store.put(path, data)  # nobody else does so now
+
+
 async def _publish(
-    store: Store,
+    target: _Target,
     file: _TransactionFile,
     transaction: Transaction,
     manifest: Manifest,
     scheme: NamingScheme,
-    lock: CommitLock | None,
 ) -> bool:
     """Write transaction and manifest; False when another writer owns the version."""
+    store, lock = target.store, target.lock
     encoded = encode_transaction(transaction)
     if manifest.writer_flags & TRANSACTION_FILES_DISABLED:
         await file.discard()
@@ -462,11 +518,9 @@ async def _publish(
     data = serialize_manifest_file(manifest, encoded)
     failure: Exception
     try:
-        # The lock may be all that keeps two writers apart where a store cannot put only if absent.
         with contextlib.nullcontext() if lock is None else lock(manifest.version):
-            if lock is not None and await _exists(store, path):
-                raise AlreadyExistsError(f"{store.uri}/{path} exists already")
-            await _put_if_absent(store, path, data, locked=lock is not None)
+            await target.put(path, data)
+        manifest.note_bytes(data)
         return True
     except Exception as error:
         # A lost response looks like a failure, or like somebody else's success on the second try.
@@ -476,15 +530,6 @@ async def _publish(
     if isinstance(failure, AlreadyExistsError):
         return False
     raise _CertainlyNotPublished(failure)
-
-
-async def _put_if_absent(store: Store, path: str, data: bytes, *, locked: bool) -> None:
-    try:
-        await store.put(path, data, if_absent=True)
-    except UnsupportedError:
-        if not locked:
-            raise
-        await store.put(path, data)  # nobody else does so now
 
 
 async def _exists(store: Store, path: str) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -206,6 +209,49 @@ def test_a_commit_takes_half_an_hour_at_most(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(RetryTimeoutError, match="nothing was published"):
         drive(commit(store, Append((fragment(),)), read_version=1))
     assert drive(list_versions(store)) == [1]
+
+
+@pytest.mark.parametrize("how", ["commit", "detached", "create", "batch"])
+def test_a_commit_on_a_local_disk_ends_in_its_time(tmp_path: Path, how: str) -> None:
+    rows = pa.table({"a": [1]})
+    ds = pilum.write_dataset(rows, tmp_path / "t.lance")
+    append = pilum.LanceOperation.Append([pilum.LanceFragment.create(ds.uri, rows)])
+    commit_it: Callable[..., Any] = {
+        "commit": partial(pilum.LanceDataset.commit, ds, append, 1),
+        "detached": partial(pilum.LanceDataset.commit, ds, append, 1, detached=True),
+        "create": partial(
+            pilum.LanceDataset.commit,
+            tmp_path / "new.lance",
+            pilum.LanceOperation.Overwrite(ds.schema, append.fragments),
+        ),
+        "batch": partial(pilum.LanceDataset.commit_batch, ds, [pilum.Transaction(1, append)]),
+    }[how]
+    with pytest.raises(TimeoutError, match="not committed within 0 s; nothing was published"):
+        commit_it(commit_timeout=timedelta(0))
+    assert not list((tmp_path / "new.lance").glob("_versions/*"))
+    assert len(list(Path(ds.uri).glob("_transactions/*"))) == 1
+    assert pilum.dataset(ds.uri).version == 1
+    with pytest.raises(InvalidInputError, match="negative"):
+        pilum.LanceDataset.commit(ds, append, 1, commit_timeout=-timedelta(1))
+    assert pilum.LanceDataset.commit(ds, append, 1, commit_timeout=timedelta(seconds=60)).count_rows() == 2
+
+
+def test_pauses_end_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(waiting, "pause", pause)
+    monkeypatch.setattr(waiting.random, "randrange", lambda slots: slots - 1)
+    moments = iter([0.0, 2.0, 3.0, 5.5])
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: next(moments))
+    backoff = waiting.Backoff(5.0)
+    assert drive(backoff.wait())
+    assert drive(backoff.wait())
+    assert pauses == [3.0, 2.0]
+    with pytest.raises(RetryTimeoutError, match="within 5 s"):
+        backoff.check("t")
 
 
 def test_cleanup_of_a_store_without_leftovers() -> None:

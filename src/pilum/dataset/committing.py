@@ -22,7 +22,7 @@ from pilum.io import Store
 from pilum.table import CommitLock, Manifest, NamingScheme, commit, latest_version, merge_appends
 from pilum.table import Transaction as StoredTransaction
 
-__all__ = ["commit_message_properties", "commit_operation", "commit_transactions"]
+__all__ = ["commit_message_properties", "commit_operation", "commit_transactions", "seconds_of", "within"]
 
 T = TypeVar("T")
 
@@ -49,6 +49,7 @@ async def commit_operation(
     max_retries: int = 20,
     commit_message: str | None = None,
     enable_stable_row_ids: bool | None = None,
+    time_limit: float | None = None,
 ) -> Manifest:
     """Commit an operation or a transaction; see `pilum.LanceDataset.commit`."""
     if isinstance(operation, Transaction):
@@ -78,6 +79,7 @@ async def commit_operation(
         max_retries=max_retries,
         stable_row_ids=bool(enable_stable_row_ids),
         naming=NamingScheme.V1 if enable_v2_manifest_paths is False else NamingScheme.V2,
+        time_limit=time_limit,
     )
 
 
@@ -118,8 +120,21 @@ async def _newest(store: Store) -> int | None:
         return None
 
 
+def seconds_of(limit: datetime.timedelta | None) -> float | None:
+    """A time limit as seconds.
+
+    Raises:
+        InvalidInputError: it is negative.
+    """
+    if limit is None:
+        return None
+    if limit < datetime.timedelta(0):
+        raise InvalidInputError(f"commit_timeout must not be negative, got {limit}")
+    return limit.total_seconds()
+
+
 async def within(awaitable: Awaitable[T], limit: datetime.timedelta | None, *, suspends: bool) -> T:
-    """Await with a time limit, where waiting can be cut short.
+    """Await with a time limit where waiting can be cut short; elsewhere `commit` looks at the time itself.
 
     Raises:
         TimeoutError: it took longer.

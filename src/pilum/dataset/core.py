@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pilum.dataset.committing import commit_operation, commit_transactions, within
+from pilum.dataset.committing import commit_operation, commit_transactions, seconds_of, within
 from pilum.dataset.configuring import Configuring
 from pilum.dataset.deleting import delete_rows
 from pilum.dataset.evolution import Evolution
@@ -229,6 +229,7 @@ async def commit(
             max_retries=max_retries,
             commit_message=commit_message,
             enable_stable_row_ids=enable_stable_row_ids,
+            time_limit=seconds_of(commit_timeout),
         ),
         commit_timeout,
         suspends=store.suspends,
@@ -258,6 +259,7 @@ async def commit_batch(
             naming=NamingScheme.V1 if enable_v2_manifest_paths is False else NamingScheme.V2,
             detached=bool(detached),
             max_retries=max_retries,
+            time_limit=seconds_of(commit_timeout),
         ),
         commit_timeout,
         suspends=store.suspends,

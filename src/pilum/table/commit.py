@@ -78,6 +78,7 @@ async def commit(
     base: Awaitable[Manifest] | None = None,
     before: Callable[[], Awaitable[None]] | None = None,
     into: PostponingStore | None = None,
+    time_limit: float | None = None,
 ) -> Manifest:
     """Commit an operation and return the manifest of the new version.
 
@@ -99,12 +100,14 @@ async def commit(
         base: brings the manifest of ``read_version`` where it need not be read again.
         before: awaited before anything is published: the files of the operation are complete when it returns.
         into: where files of the operation were written that may not be durable yet; the manifest is put after them.
+        time_limit: seconds after which nothing is published any more, looked at before every attempt; None for half an
+            hour.
 
     Raises:
         AlreadyExistsError: the table is to be created and exists.
         NotFoundError: ``read_version`` does not exist.
         CommitConflictError: another writer's commit excludes this one, or others were faster every time.
-        RetryTimeoutError: it was not done within half an hour.
+        RetryTimeoutError: it was not done in its time; nothing was published.
         UnsupportedError: the table needs features that pilum cannot write.
         InvalidInputError: the operation does not fit the table.
         StoreError: the store failed; when the message says that the status of the commit is unknown, the
@@ -112,22 +115,21 @@ async def commit(
     """
     if transaction is None:
         transaction = Transaction(read_version or 0, new_uuid(), operation, dict(properties or {}))
+    target = _Target(store, commit_lock, into, Backoff(time_limit))
     if not transaction.read_version or isinstance(transaction.operation, Clone):
         if detached:
             raise InvalidInputError("the first version of a table cannot be detached")
-        return await _create(store, transaction, commit_lock, stable_row_ids, naming, before, into)
+        return await _create(target, transaction, stable_row_ids, naming, before)
     if detached:
         if before is not None:
             await before()
-        return await _commit_detached(store, transaction, into)
-    backoff = Backoff()
+        return await _commit_detached(target, transaction)
     history = _History(transaction.read_version, base)
     file = _TransactionFile(store, transaction)
-    target = _Target(store, commit_lock, into)
     try:
         await _prepare(store, commit_lock, before, history.catch_up(store, transaction), file)
         return await _commit_after(
-            target, transaction, history, file, backoff,
+            target, transaction, history, file,
             max_retries=max_retries, stable_row_ids=stable_row_ids, auto_cleanup=auto_cleanup,
         )  # fmt: skip
     except _StatusUnknown as unknown:
@@ -142,14 +144,13 @@ async def _commit_after(
     transaction: Transaction,
     history: _History,
     file: _TransactionFile,
-    backoff: Backoff,
     *,
     max_retries: int,
     stable_row_ids: bool,
     auto_cleanup: bool,
 ) -> Manifest:
     """Commit to a table whose history was looked at just now."""
-    store = target.store
+    store, backoff = target.store, target.backoff
     strict = max_retries == 0 and isinstance(transaction.operation, Overwrite)
     for attempt in range(max(max_retries, 1)):
         if attempt:
@@ -163,7 +164,6 @@ async def _commit_after(
             )
         rebased = await rebase(store, transaction, latest, history.others)
         try:
-            backoff.check(store.uri)
             manifest = build_manifest(
                 latest, rebased.transaction, time.time_ns(), stable_row_ids=stable_row_ids
             )
@@ -213,14 +213,13 @@ class _Known:
 
 
 async def _create(
-    store: Store,
+    target: _Target,
     transaction: Transaction,
-    lock: CommitLock | None,
     stable_row_ids: bool,
     naming: NamingScheme,
     before: Callable[[], Awaitable[None]] | None,
-    into: PostponingStore | None,
 ) -> Manifest:
+    store = target.store
     exists = f"dataset already exists: {store.uri}"
     file = _TransactionFile(store, transaction)
 
@@ -229,9 +228,9 @@ async def _create(
             raise AlreadyExistsError(exists)
 
     try:
-        await _prepare(store, lock, before, look(), file)
+        await _prepare(store, target.lock, before, look(), file)
         manifest = build_manifest(None, transaction, time.time_ns(), stable_row_ids=stable_row_ids)
-        if not await _publish(_Target(store, lock, into), file, transaction, manifest, naming):
+        if not await _publish(target, file, transaction, manifest, naming):
             raise AlreadyExistsError(exists)
     except _CertainlyNotPublished as failure:
         await file.discard()
@@ -245,8 +244,9 @@ async def _create(
     return manifest
 
 
-async def _commit_detached(store: Store, transaction: Transaction, into: PostponingStore | None) -> Manifest:
+async def _commit_detached(target: _Target, transaction: Transaction) -> Manifest:
     """Publish a version outside of the history (section 4.4), built on the version that was read."""
+    store = target.store
     scheme = (await find_versions(store)).scheme
     if scheme is not NamingScheme.V2:
         raise InvalidInputError(f"{store.uri}: detached versions need V2 names; migrate the manifests first")
@@ -258,7 +258,7 @@ async def _commit_detached(store: Store, transaction: Transaction, into: Postpon
         version = secrets.randbits(63) | DETACHED_BIT
         manifest = build_manifest(base, rebased.transaction, time.time_ns(), version=version)
         try:
-            if await _publish(_Target(store, None, into), file, rebased.transaction, manifest, scheme):
+            if await _publish(target._replace(lock=None), file, rebased.transaction, manifest, scheme):
                 return manifest
         except _CertainlyNotPublished as failure:
             await file.discard()
@@ -471,11 +471,13 @@ class _Target(NamedTuple):
         store: the table's store.
         lock: held meanwhile.
         into: what must be complete first.
+        backoff: how long all of it may take.
     """
 
     store: Store
     lock: CommitLock | None
     into: PostponingStore | None
+    backoff: Backoff
 
     async def put(self, path: str, data: bytes) -> None:
         """Put a manifest if it is absent.
@@ -506,6 +508,7 @@ async def _publish(
 ) -> bool:
     """Write transaction and manifest; False when another writer owns the version."""
     store, lock = target.store, target.lock
+    target.backoff.check(store.uri)
     encoded = encode_transaction(transaction)
     if manifest.writer_flags & TRANSACTION_FILES_DISABLED:
         await file.discard()

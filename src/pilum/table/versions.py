@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pilum.errors import CorruptFileError, NotFoundError, StoreError, UnsupportedError
 from pilum.file.late import prepare
 from pilum.io import Store
+from pilum.table.hidden import hides_any_lineage, with_hidden_lineage
 from pilum.table.hint import parse_hint, read_hint
 from pilum.table.legacy import has_trusted_counts, with_counts
 from pilum.table.manifest_file import ManifestFile, parse_manifest_file
@@ -235,6 +236,8 @@ async def load_version(
         manifest = parsed.manifest
         if not has_trusted_counts(manifest):
             manifest = await with_counts(store, manifest)
+        if hides_any_lineage(manifest):
+            manifest = await with_hidden_lineage(store, manifest)
         manifest.note_bytes(content)
         return VersionFile(manifest, parsed.transaction, path)
     raise NotFoundError(f"{store.uri} has no version {version}")

@@ -96,6 +96,7 @@ def build_manifest(
         max_fragment_id=highest,
         reader_flags=reader_flags,
         writer_flags=writer_flags,
+        unseen=None,
         transaction_file="" if disabled else transaction.file_name,
         writer_version=writer_version(),
     )
@@ -118,7 +119,9 @@ def _apply(
         scope = operation.scope(latest)
         part = None if scope is None else EncodedList.select(encoded, scope, f"version {number}")
         if part is not None:
-            result = operation.apply(replace(latest, version=number, fragments=part.chosen))
+            result = operation.apply(
+                replace(latest, version=number, fragments=part.chosen, unseen=part.unseen)
+            )
             fragments = _in_order(_without_dead_files(result.fragments))
             patched = part.patched(fragments)
             if patched is not None:

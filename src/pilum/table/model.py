@@ -210,6 +210,8 @@ class Manifest:
         extra: encoded rest of the message, carried through.
         dictionaries: values of dictionary fields that the manifest file holds (format 0.1).
         stored_schema: a schema and its encoded form, reused as long as ``schema`` is that very object.
+        unseen: gives the ids of fragments of the table that are not among ``fragments``, while an operation is
+            applied to a part of it.
         pending: decodes ``fragments``; None when that has been done.
         encoded_fragments: the messages of ``fragments``, of a manifest that was read or built from one.
         digest: tells in this process whether a file holds the bytes that this is the content of; see `has_bytes`.
@@ -234,6 +236,7 @@ class Manifest:
     extra: bytes = field(default=b"", repr=False)
     dictionaries: tuple[StoredDictionary, ...] = field(default=(), repr=False)
     stored_schema: tuple[Schema, bytes] | None = field(default=None, repr=False, compare=False)
+    unseen: Callable[[], Sequence[int]] | None = field(default=None, repr=False, compare=False)
     pending: Callable[[], tuple[Fragment, ...]] | None = field(
         default=None, init=False, repr=False, compare=False
     )

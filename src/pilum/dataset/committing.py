@@ -19,7 +19,7 @@ from pilum.dataset.operations import LanceOperation
 from pilum.dataset.transactions import Transaction, operation_of, stored_transaction, transaction_of
 from pilum.errors import InvalidInputError, NotFoundError, UnsupportedError
 from pilum.io import Store
-from pilum.table import CommitLock, Manifest, NamingScheme, commit, latest_version, merge_appends
+from pilum.table import CommitLock, Manifest, NamingScheme, commit, known, latest_version, merge_appends
 from pilum.table import Transaction as StoredTransaction
 
 __all__ = ["commit_message_properties", "commit_operation", "commit_transactions", "seconds_of", "within"]
@@ -50,8 +50,17 @@ async def commit_operation(
     commit_message: str | None = None,
     enable_stable_row_ids: bool | None = None,
     time_limit: float | None = None,
+    seen: Manifest | None = None,
 ) -> Manifest:
-    """Commit an operation or a transaction; see `pilum.LanceDataset.commit`."""
+    """Commit an operation or a transaction; see `pilum.LanceDataset.commit`.
+
+    Args:
+        store: the table's store.
+        operation, read_version, commit_lock, enable_v2_manifest_paths, detached, max_retries, commit_message,
+            enable_stable_row_ids: as there.
+        time_limit: seconds.
+        seen: a version that is at hand.
+    """
     if isinstance(operation, Transaction):
         if commit_message is not None:
             raise InvalidInputError(
@@ -80,6 +89,7 @@ async def commit_operation(
         stable_row_ids=bool(enable_stable_row_ids),
         naming=NamingScheme.V1 if enable_v2_manifest_paths is False else NamingScheme.V2,
         time_limit=time_limit,
+        base=None if seen is None or seen.version != stored.read_version else known(store, seen),
     )
 
 

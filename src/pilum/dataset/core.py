@@ -230,6 +230,7 @@ async def commit(
             commit_message=commit_message,
             enable_stable_row_ids=enable_stable_row_ids,
             time_limit=seconds_of(commit_timeout),
+            seen=base_uri.manifest if isinstance(base_uri, AsyncLanceDataset) else None,
         ),
         commit_timeout,
         suspends=store.suspends,

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 from pilum import imports
 from pilum.errors import InvalidInputError
+from pilum.io.cached import with_cache
 from pilum.io.credentials import RenewableCredentials, fetch_options
 from pilum.io.forking import on_fork
 from pilum.io.obstore_client import ObstoreClient, load_obstore, retry_config
@@ -101,7 +102,7 @@ def remote_store(uri: str, options: Options) -> Store:
         lambda other: _elsewhere(place, other, options),
     )
     store.lists = place.kind != "http"
-    return store
+    return with_cache(store, store.bucket.cache)
 
 
 def _reopen(uri: str, options: Options) -> Store:
@@ -181,7 +182,7 @@ def _open(place: _Place, options: Options) -> Bucket:
     # S3 Express lists in no order.
     ordered = not parse_bool("s3_express", settings.config.get("s3_express", "false"))
     client = ObstoreClient(store, uploader, credentials, ordered=ordered and place.kind != "http")
-    return Bucket(client, policy, settings.parallelism)
+    return Bucket(client, policy, settings.parallelism, settings.cache)
 
 
 # -- credentials ---------------------------------------------------------------------------------------

@@ -2,15 +2,16 @@
 
 A table is a folder in which every version is one immutable manifest.  This room reads and writes manifests
 (`manifest_file`, `codec`), finds versions (`versions`, `history`), turns one version into the next
-(`operations`, `build`), decides which concurrent changes can stand together (`conflicts`, `rebase`) and
+(`operations`, `build`), decides which concurrent changes can stand together (`catch_up`, `conflicts`, `rebase`) and
 publishes the result (`commit`).  It keeps the deletion vectors (`deletions`), the stable row ids and row
 versions (`row_ids`, `row_id_index`, `lineage`), tags, branches and clones (`references`, `cloning`), knows where
 files lie (`locations`), and cleans up and checks (`maintenance`, `validation`).  What is inside a data file is
 not its business.
 """
 
+from pilum.table.catch_up import known
 from pilum.table.cloning import deep_clone, shallow_clone
-from pilum.table.commit import CommitLock, commit, known
+from pilum.table.commit import CommitLock, commit
 from pilum.table.deletions import read_deletions, write_deletions
 from pilum.table.file_lists import FileInfo, all_files, tracked_files
 from pilum.table.files import TrackedFile, files_of
@@ -98,6 +99,7 @@ from pilum.table.versions import (
     find_versions,
     latest_version,
     list_versions,
+    load_again,
     load_manifest,
     load_version,
     read_transaction,
@@ -189,6 +191,7 @@ __all__ = [
     "list_branches",
     "list_tags",
     "list_versions",
+    "load_again",
     "load_manifest",
     "load_row_id_index",
     "load_version",

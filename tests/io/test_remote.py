@@ -168,6 +168,9 @@ class Memory:
         self._begin()
         return self._object(key)[start:end]
 
+    def begin(self, key: str, start: int, end: int) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(self.get(key, start, end))
+
     async def get_all(self, key: str) -> Any:
         self._begin()
         return self._object(key)

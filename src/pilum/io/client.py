@@ -7,9 +7,12 @@ Everything else (retries, resuming, bounds, counting) is the store's business an
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from pilum.io.retry import Failure
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Client", "Entries", "Entry", "Opened"]
 
@@ -60,6 +63,10 @@ class Client(Protocol):
 
     async def get(self, key: str, start: int, end: int) -> Any:
         """Bytes ``[start, end)``, fewer where the object ends."""
+        ...
+
+    def begin(self, key: str, start: int, end: int) -> asyncio.Future[Any]:
+        """As `get`: a request that is on its way; cancelling the future ends it."""
         ...
 
     async def get_all(self, key: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilum.errors import InvalidInputError
 from pilum.io.client import Entries, Entry, Opened
@@ -16,6 +16,9 @@ from pilum.io.obstore_client import ObstoreClient
 from pilum.io.remote import Bucket, RemoteStore
 from pilum.io.retry import Failure, Kind
 from pilum.io.store import Store
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["FsspecClient", "foreign_store"]
 
@@ -86,6 +89,11 @@ class FsspecClient:
 
     async def get(self, key: str, start: int, end: int) -> Any:
         return await self._call(self._fs.cat_file, key, start, end)
+
+    def begin(self, key: str, start: int, end: int) -> asyncio.Future[Any]:
+        import asyncio
+
+        return asyncio.ensure_future(self.get(key, start, end))
 
     async def get_all(self, key: str) -> Any:
         return await self._call(self._fs.cat_file, key)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilum import imports
 from pilum.errors import StoreError
@@ -21,6 +21,9 @@ from pilum.io.client import Entries, Entry, Opened
 from pilum.io.forking import generation
 from pilum.io.retry import Failure, Kind
 from pilum.io.tracing import EXCHANGE, note_first_byte
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["ObstoreClient", "load_obstore"]
 
@@ -90,6 +93,11 @@ class ObstoreClient:
         answer = await self._obstore.get_async(self._store, key, options={"range": (start, end)})
         note_first_byte()
         return await answer.bytes_async()
+
+    def begin(self, key: str, start: int, end: int) -> asyncio.Future[Any]:
+        self._same_process()
+        answer: asyncio.Future[Any] = self._obstore.get_range_async(self._store, key, start=start, end=end)
+        return answer
 
     async def get_all(self, key: str) -> Any:
         self._same_process()

@@ -29,7 +29,7 @@ from pilum.io.limits import AdaptiveLimit, FixedLimit
 from pilum.io.retry import Failure, Kind, RetryPolicy, retrying
 from pilum.io.runtime import cancel_and_wait
 from pilum.io.scheduler import RequestScheduler
-from pilum.io.store import Infos, Names, ObjectInfo, ObjectWriter, Store
+from pilum.io.store import Infos, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted
 from pilum.io.tracing import EXCHANGE, TRACE, Exchange, Request, exchange, note_first_byte
 from pilum.io.upload import PART_SIZE, RemoteWriter
 
@@ -96,9 +96,13 @@ class Bucket:
             await task
 
     async def request(
-        self, what: str, attempt: Callable[[], Awaitable[T]], progress: Callable[[], int] | None = None
+        self,
+        what: str,
+        attempt: Callable[[], Awaitable[T]],
+        progress: Callable[[], int] | None = None,
+        begun: float | None = None,
     ) -> T:
-        """Make a request, as often as it takes."""
+        """Make a request, as often as it takes; arguments as `retrying`."""
 
         async def once() -> T:
             self.in_flight += 1
@@ -109,7 +113,7 @@ class Bucket:
             finally:
                 self.in_flight -= 1
 
-        return await retrying(what, once, self.policy, self.client.explain, self.note, progress)
+        return await retrying(what, once, self.policy, self.client.explain, self.note, progress, begun)
 
 
 class RemoteStore(Store):
@@ -184,6 +188,20 @@ class RemoteStore(Store):
             return await self._hedged(what, lambda: client.get(key, start, end))
         download = _Download(client, key, start, end)
         return await self.bucket.request(what, download.attempt, lambda: download.done)
+
+    async def _fetch_many(self, requests: Sequence[Wanted], who: str) -> Pieces:
+        small = all(end - start <= _PIECEWISE for _, start, end in requests)
+        if (
+            len(requests) == 1
+            or not small
+            or self.bucket.policy.hedge_after is not None
+            or TRACE.get() is not None
+        ):
+            return await super()._fetch_many(requests, who)
+        from pilum.io.burst import Part, fetch_parts
+
+        parts = [Part(f"{self.uri}/{path}", self._key(path), start, end) for path, start, end in requests]
+        return await fetch_parts(self.bucket, self.stats, parts)
 
     async def _hedged(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Make a request; if its answer is late and the policy says so, a second one, and take the first answer."""

@@ -108,6 +108,7 @@ async def retrying(
     explain: Callable[[Exception], Failure],
     note: Callable[[Failure], bool],
     progress: Callable[[], int] | None = None,
+    begun: float | None = None,
 ) -> T:
     """Make a request until it succeeds, fails for good or has had its time.
 
@@ -120,13 +121,14 @@ async def retrying(
             that is not retryable is tried again, a few times.
         progress: a number that grows while attempts that fail still bring something; attempts and deadline
             count from its last change.
+        begun: when the deadline began to count, in seconds of `time.monotonic`; now by default.
 
     Raises:
         PilumError: the last failure, with the number of attempts; see `Failure.error`.
     """
     import asyncio
 
-    begun = started = monotonic()
+    begun = started = monotonic() if begun is None else begun
     attempts = total = 0
     renewed = 0
     reached = progress() if progress is not None else 0

@@ -15,8 +15,8 @@ from __future__ import annotations
 import heapq
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from pilum import config
 from pilum.io.forking import on_fork
@@ -25,7 +25,7 @@ from pilum.io.limits import AdaptiveLimit, FixedLimit
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["ByteBudget", "RequestScheduler"]
+__all__ = ["ByteBudget", "Queue", "RequestScheduler", "Turn"]
 
 R = TypeVar("R")
 Limit: TypeAlias = AdaptiveLimit | FixedLimit
@@ -93,9 +93,9 @@ class _LoopBytes:
     def __init__(self, budget: ByteBudget) -> None:
         self.budget = budget
         self.in_flight = 0
-        self.waiting: dict[_Queue, None] = {}
+        self.waiting: dict[Queue, None] = {}
 
-    def start(self, size: int, queue: _Queue) -> bool:
+    def start(self, size: int, queue: Queue) -> bool:
         first = next(iter(self.waiting), queue)
         if first is not queue or not self.budget.start(size, always=self.in_flight == 0):
             self.waiting.setdefault(queue)
@@ -117,15 +117,34 @@ class _LoopBytes:
                 return
 
 
-class _Queue:
+class Turn(Protocol):
+    """What stands in a queue: a future, or whatever begins a request when its turn has come."""
+
+    def done(self) -> bool:
+        """Whether nobody wants the turn any more."""
+        ...
+
+    def set_result(self, result: None, /) -> None:
+        """The turn has come: a slot and bytes are taken until `Queue.end`."""
+        ...
+
+
+class Queue:
     """Requests of one store on one loop."""
 
     def __init__(self, limit: Limit, share: _LoopBytes) -> None:
         self.limit = limit
         self.running = 0
         self.share = share
-        self.heap: list[tuple[int, int, int, asyncio.Future[None]]] = []
+        self.heap: list[tuple[int, int, int, Turn]] = []
         self.counter = 0
+
+    def line_up(self, turns: Sequence[tuple[int, Turn]], priority: int = 0) -> None:
+        """Queue requests, each with the bytes that it will bring, and begin those whose turn has come."""
+        for size, turn in turns:
+            self.counter += 1
+            heapq.heappush(self.heap, (priority, self.counter, size, turn))
+        self.pump()
 
     def pump(self) -> None:
         while self.heap:
@@ -144,8 +163,13 @@ class _Queue:
         self.share.waiting.pop(self, None)
 
     def end(self, size: int) -> None:
+        """A request has ended: others may begin."""
         self.running -= 1
         self.share.end(size)
+        self.pump_all()
+
+    def pump_all(self) -> None:
+        """Begin what can begin, also in other queues that wait for bytes."""
         self.pump()
         self.share.pump()
 
@@ -164,7 +188,7 @@ class RequestScheduler:
     def __init__(self, parallelism: int | Limit, budget: ByteBudget | None = None) -> None:
         self._limit = FixedLimit(parallelism) if isinstance(parallelism, int) else parallelism
         self._budget = budget or _PROCESS
-        self._queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = (
+        self._queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Queue] = (
             weakref.WeakKeyDictionary()
         )
 
@@ -176,12 +200,9 @@ class RequestScheduler:
             request: makes it.
             priority: lower goes first.
         """
-        queue = self._queue()
-        loop = _running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        queue.counter += 1
-        heapq.heappush(queue.heap, (priority, queue.counter, size, turn))
-        queue.pump()
+        queue = self.queue()
+        turn: asyncio.Future[None] = _running_loop().create_future()
+        queue.line_up([(size, turn)], priority)
         if not turn.done():
             try:
                 await turn
@@ -190,19 +211,19 @@ class RequestScheduler:
                     queue.end(size)  # it was our turn just as we were cancelled
                 else:
                     turn.cancel()
-                    queue.pump()
-                    queue.share.pump()
+                    queue.pump_all()
                 raise
         try:
             return await request()
         finally:
             queue.end(size)
 
-    def _queue(self) -> _Queue:
+    def queue(self) -> Queue:
+        """The queue on the running event loop."""
         loop = _running_loop()
         found = self._queues.get(loop)
         if found is None:
-            found = self._queues[loop] = _Queue(self._limit, self._budget.of_loop())
+            found = self._queues[loop] = Queue(self._limit, self._budget.of_loop())
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -131,7 +131,7 @@ class Store:
             start, end = ranges[0]
             return [await self.get(path, start, end, who=who)]
         requests = self.planned(ranges)
-        buffers = await together([self._request(path, start, end, who) for start, end in requests])
+        buffers = await self._fetch_many([(path, start, end) for start, end in requests], who)
         return assemble(ranges, requests, buffers)
 
     def planned(self, ranges: Sequence[Range]) -> list[Range]:
@@ -147,7 +147,14 @@ class Store:
         """
         if not self.suspends:
             return [await self.get(path, start, end, who=who) for path, start, end in requests]
-        return await together([self.get(path, start, end, who=who) for path, start, end in requests])
+        for request in requests:
+            check_range(*request)
+        wanted = [request for request in requests if request[1] < request[2]]
+        fetched = await self._fetch_many(wanted, who)
+        if len(wanted) == len(requests):
+            return fetched
+        found = iter(fetched)
+        return [next(found) if start < end else EMPTY for _, start, end in requests]
 
     async def get_stack(self, paths: Sequence[str], start: int, end: int, *, who: str = "") -> Stack:
         """The same bytes ``[start, end)`` of each of several objects, in one piece of memory; errors as for `get`.
@@ -229,6 +236,10 @@ class Store:
     async def _fetch(self, path: str, start: int, end: int | None) -> Any:
         """Make one request: bytes ``[start, end)``, or up to the end when ``end`` is None."""
         raise NotImplementedError
+
+    async def _fetch_many(self, requests: Sequence[Wanted], who: str) -> Pieces:
+        """Make several requests at once, none of them empty."""
+        return await together([self._request(path, start, end, who) for path, start, end in requests])
 
     async def _request(self, path: str, start: int, end: int | None, who: str) -> Bytes:
         """One request: scheduled, checked, counted and traced."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pilum.errors import AlreadyExistsError, InvalidInputError, StoreError, UnsupportedError
+from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StoreError, UnsupportedError
 from pilum.io import store_for, trace
 from pilum.io.client import Entries, Entry, Opened
 from pilum.io.limits import AdaptiveLimit
@@ -140,6 +140,10 @@ class Memory:
     Attributes:
         failures: what to raise before the next requests, by their kind; None lets one pass.
         lost: answers to puts that get lost, after the put.
+        stuck: whether reads wait until this is False.
+        flying, most: reads that have not ended, now and at most.
+        stuck: whether `get` waits until this is False.
+        flying, most: calls of `get` that have not ended, now and at most.
     """
 
     ordered = True
@@ -152,6 +156,8 @@ class Memory:
         self.requests = 0
         self.renewed = 0
         self.honest = True
+        self.stuck = False
+        self.flying = self.most = 0
 
     def _begin(self) -> None:
         self.requests += 1
@@ -166,7 +172,15 @@ class Memory:
 
     async def get(self, key: str, start: int, end: int) -> Any:
         self._begin()
-        return self._object(key)[start:end]
+        self.flying += 1
+        self.most = max(self.most, self.flying)
+        try:
+            await asyncio.sleep(0)
+            while self.stuck:  # noqa: ASYNC110 - the test switches it off
+                await asyncio.sleep(0.001)
+            return self._object(key)[start:end]
+        finally:
+            self.flying -= 1
 
     def begin(self, key: str, start: int, end: int) -> asyncio.Future[Any]:
         return asyncio.ensure_future(self.get(key, start, end))
@@ -238,10 +252,10 @@ class _Fails(Exception):
         self.kind = kind
 
 
-def memory(**policy: Any) -> tuple[RemoteStore, Memory]:
+def memory(parallelism: int | None = None, **policy: Any) -> tuple[RemoteStore, Memory]:
     client = Memory()
     quick = RetryPolicy(**{"first_pause": 0.001, "deadline": 5.0, **policy})
-    return RemoteStore("mem://b/t", Bucket(client, quick), "t", ()), client
+    return RemoteStore("mem://b/t", Bucket(client, quick, parallelism), "t", ()), client
 
 
 def test_attempts_are_bounded_and_some_failures_are_final() -> None:
@@ -351,5 +365,117 @@ def test_retries_belong_to_the_request_that_needed_them() -> None:
         assert log.requests[0].first_byte is None  # this client does not tell
         assert store.stats.retries == 4 + 3
         assert store.stats.snapshot().read_iops == 3
+
+    asyncio.run(main())
+
+
+# -- many small reads at once (`pilum.io.burst`) ---------------------------------------------------------
+
+
+def burst(count: int, **policy: Any) -> tuple[RemoteStore, Memory, list[tuple[str, int, int]]]:
+    store, client = memory(**policy)
+    client.objects = {f"t/{number}": bytes([number] * 10) for number in range(count)}
+    return store, client, [(str(number), 2, 5) for number in range(count)]
+
+
+def idle(store: RemoteStore) -> bool:
+    """Whether the store's slots and its share of the bytes in flight have all been given back."""
+    queue = store.bucket.scheduler.queue()
+    return (store.bucket.in_flight, queue.running, queue.share.in_flight) == (0, 0, 0)
+
+
+def test_many_reads_come_in_order_and_failures_are_repeated() -> None:
+    store, client, wanted = burst(40, parallelism=4, max_retries=2)
+
+    async def main() -> None:
+        client.failures = [None, Kind.THROTTLED, Kind.DENIED, None, Kind.BROKEN]
+        found = await store.get_many([*wanted, ("7", 3, 3)])
+        assert [bytes(one) for one in found] == [bytes([number] * 3) for number in range(40)] + [b""]
+        assert (client.requests, client.renewed, store.bucket.retries) == (43, 1, 2)
+        assert store.stats.snapshot()[:2] == (40, 120)
+        assert store.stats.retries == 2
+        assert idle(store)
+        await store.get_many(wanted)
+        assert client.most == 4
+        client.failures = [Kind.BROKEN] * 99
+        client.requests = 0
+        with pytest.raises(StoreError, match=r"mem://b/t/\d: bytes 2\.\.5: broken \(3 attempts"):
+            await store.get_many(wanted[:2])
+        assert client.requests <= 6
+        assert idle(store)
+
+    asyncio.run(main())
+
+
+def test_the_first_of_many_reads_that_fails_ends_the_others() -> None:
+    store, client, wanted = burst(10, parallelism=3)
+    del client.objects["t/1"]
+
+    async def main() -> None:
+        with pytest.raises(NotFoundError, match=r"mem://b/t/1: bytes 2\.\.5: there is no such object"):
+            await store.get_many(wanted)
+        assert client.requests < 10
+        assert idle(store)
+        assert client.flying == 0
+        with pytest.raises(StoreError, match=r"mem://b/t/2: asked for bytes 2\.\.50, got 8 of 48 bytes"):
+            await store.get_many([("2", 2, 50), ("3", 0, 1)])
+        with pytest.raises(InvalidInputError, match="leads out"):
+            await store.get_many([("../x", 0, 1), ("3", 0, 1)])
+        assert idle(store)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("when", ["begun", "queued", "pausing"])
+def test_many_reads_are_cancelled(when: str) -> None:
+    store, client, wanted = burst(10, parallelism=3, first_pause=30.0, deadline=100.0)
+
+    async def main() -> None:
+        client.stuck = True
+        client.failures = [Kind.BROKEN] * 3 if when == "pausing" else []
+        first = asyncio.create_task(store.get_many(wanted[:3])) if when == "queued" else None
+        call = asyncio.create_task(store.get_many(wanted))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        if first is not None:
+            assert client.flying == 3
+            client.stuck = False
+            assert len(await first) == 3
+        assert client.flying == 0
+        assert idle(store)
+        client.stuck = False
+        assert len(await store.get_many(wanted)) == 10
+
+    asyncio.run(main())
+
+
+def test_reads_that_are_never_answered_have_a_deadline() -> None:
+    store, client, wanted = burst(5, parallelism=2, deadline=0.05)
+
+    async def main() -> None:
+        client.stuck = True
+        with pytest.raises(StoreError, match=r"mem://b/t/0: bytes 2\.\.5: no answer; given up after 0.05 s"):
+            await store.get_many(wanted)
+        assert client.requests == 2  # an attempt that takes all the time is not repeated
+        assert client.flying == 0
+        assert idle(store)
+
+    asyncio.run(main())
+
+
+def test_reads_are_the_same_with_and_without_a_trace() -> None:
+    store, client, wanted = burst(12)
+
+    async def main() -> None:
+        quiet = await store.get_many(wanted)
+        with trace() as log:
+            traced = await store.get_many(wanted)
+        assert [bytes(one) for one in quiet] == [bytes(one) for one in traced]
+        assert len(log.requests) == 12
+        assert client.requests == 24
+        assert store.stats.snapshot()[:2] == (24, 72)
 
     asyncio.run(main())

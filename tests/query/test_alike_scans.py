@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import pilum
 from pilum.errors import CorruptFileError
 from pilum.file.metadata import Container
+from pilum.file.plan import ReadPlan
+from pilum.io import Bytes
+from pilum.query import fragment_batch
 
 ROWS, FRAGMENTS = 50, 30
 
@@ -74,3 +78,64 @@ def test_a_damaged_file_among_its_like_is_named(table: tuple[Path, pa.Table]) ->
     path.write_bytes(body)
     with pytest.raises(CorruptFileError, match=path.name):
         pilum.dataset(uri).to_table()
+
+
+def numbers(count: int, number: int) -> pa.Table:
+    """Columns whose chunks are decoded together with those of other files."""
+    rng = np.random.default_rng(number)
+    values = rng.integers(1 << 20, 1 << 21, count)
+    every_third = np.arange(count) % 3 == number % 3
+    members = pa.array(rng.integers(0, 100, count), pa.int16(), mask=every_third)
+    return pa.table(
+        {
+            "id": pa.array(values),
+            "nulls": pa.array(values.astype(np.int32), mask=every_third),
+            "flag": rng.random(count) < 0.5,
+            "no_flag": pa.array(rng.random(count) < 0.5, mask=every_third),
+            "f": rng.random(count),
+            "word": pa.array([f"word {one % 5}" for one in range(count)]),
+            "pair": pa.StructArray.from_arrays(
+                [members, pa.array(values)], ["a", "b"], mask=pa.array(~every_third & (values % 2 == 0))
+            ),
+            "fsl": pa.FixedSizeListArray.from_arrays(pa.array(rng.random(2 * count, np.float32)), 2),
+        }
+    )
+
+
+@pytest.mark.parametrize("count", [1, 50, 1024, 2100])
+def test_files_with_the_same_plan_are_decoded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    parts = [numbers(count, number) for number in range(8)]
+    expected = pa.concat_tables(parts)
+    together: Counter[str] = Counter()
+    real = fragment_batch.decode_alike
+
+    def counting(plan: ReadPlan, buffers: list[list[Bytes]]) -> object:
+        found = real(plan, buffers)
+        together[plan.projection.schema.fields[0].name] += found is not None
+        return found
+
+    monkeypatch.setattr(fragment_batch, "decode_alike", counting)
+    for names in [[name] for name in expected.schema.names] + [["id", "nulls", "f"]]:
+        uri = tmp_path / "-".join(names)
+        for part in parts:
+            pilum.write_dataset(part.select(names), uri, mode="append", data_storage_version="2.1")
+        assert pilum.dataset(uri).to_table().equals(expected.select(names)), names
+    found = pilum.dataset(uri).to_table(filter="nulls > 0")
+    assert found.equals(expected.filter(pc.greater(expected["nulls"], 0)).select(names))
+    if count > 1:
+        names = ["id", "flag"] if count > 2000 else ["id", "nulls", "flag", "no_flag"]
+        assert all(together[name] for name in names), together
+
+
+def test_a_damaged_page_among_those_decoded_together_is_named(tmp_path: Path) -> None:
+    uri = tmp_path / "t.lance"
+    for number in range(6):
+        pilum.write_dataset(numbers(50, number), uri, mode="append")
+    path = uri / "data" / pilum.dataset(uri).get_fragments()[3].data_files()[0].path
+    body = bytearray(path.read_bytes())
+    body[:64] = b"\xff" * 64
+    path.write_bytes(body)
+    with pytest.raises(CorruptFileError, match=path.name):
+        pilum.dataset(uri).to_table(columns=["id"])

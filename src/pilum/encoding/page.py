@@ -18,7 +18,7 @@ wrong with the page; the file reader adds path, column and page number.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -93,10 +93,13 @@ class PageRead:
         decode: takes the bytes of ``ranges`` in that order.  Returns the rows, or a second
             `PageRead` when the position of the values had to be looked up first (a repetition index too
             large to be kept in memory).
+        decode_alike: takes the bytes of the only range, of several pages with the same metadata, and returns the
+            rows of all, or None where a page must be decoded alone; None if the layout cannot do that.
     """
 
     ranges: list[Range]
     decode: Callable[[list[Bytes]], Decoded | PageRead]
+    decode_alike: Callable[[Sequence[Bytes]], Decoded | None] | None = None
 
 
 class PageDecoder:

@@ -192,6 +192,37 @@ def decode_pages(path: str, plan: ReadPlan, buffers: list[Bytes]) -> list[list[D
     return leaves
 
 
+def decode_alike(plan: ReadPlan, buffers: Sequence[list[Bytes]]) -> list[Decoded] | None:
+    """One page of each leaf with the rows of several files that share a plan.  Pure.
+
+    Args:
+        plan: of all of them.
+        buffers: the bytes of its ranges, of each file.
+
+    Returns:
+        None where they must be decoded one by one, also to find out which of them is damaged.
+    """
+    slots, columns = plan.slots, plan.projection.columns
+    if [slot.leaf for slot in slots] != list(range(len(columns))):
+        return None
+    decoders = [
+        (slot.read.decode_alike, slot.first)
+        for slot in slots
+        if isinstance(slot.read, PageRead) and slot.read.decode_alike is not None
+    ]
+    found: list[Decoded] = []
+    if len(decoders) == len(slots):
+        try:
+            for decode, first in decoders:
+                decoded = decode([own[first] for own in buffers])
+                if decoded is None:
+                    return None
+                found.append(decoded)
+        except (PilumError, *DAMAGE):
+            return None
+    return found or None
+
+
 def _decode_column(
     path: str, resolved: ResolvedProjection, leaf: int, read: ColumnRead, buffers: list[Bytes]
 ) -> list[Decoded]:

@@ -8,6 +8,7 @@ GIL.  What needs more than one round, or another format, is read the ordinary wa
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow as pa
 from pilum.encoding import Decoded, assemble
 from pilum.errors import PilumError
 from pilum.file import FileReader
-from pilum.file.plan import DAMAGE, ReadPlan, decode_pages
+from pilum.file.plan import DAMAGE, ReadPlan, decode_alike, decode_pages
 from pilum.file.reader import OFFLOAD_BYTES
 from pilum.io import Bytes, current_runtime
 from pilum.io.ranges import assemble as assemble_ranges
@@ -182,14 +183,26 @@ def _decode(
     """One batch of all files, or None where that is not simply possible.  Pure."""
     resolved = plans[0].projection
     leaves: list[list[Decoded]] = [[] for _ in resolved.columns]
-    for file, plan, pieces in zip(files, plans, buffers, strict=True):
-        pages = decode_pages(file.path, plan, pieces)
-        if isinstance(pages, ReadPlan):
-            return None
-        for all_pages, own, scale in zip(leaves, pages, resolved.scales, strict=True):
-            if sum([page.num_rows for page in own]) != plan.num_rows * scale:
+    position = 0
+    for _, run in groupby(plans, key=id):
+        plan, count = plans[position], len(list(run))
+        own = range(position, position + count)
+        position += count
+        # Neighbours that share a plan are decoded together where their pages can be.
+        alike = decode_alike(plan, [buffers[one] for one in own]) if count > 1 else None
+        decoded: list[list[list[Decoded]] | ReadPlan]
+        if alike is not None:
+            decoded = [[[page] for page in alike]]
+        else:
+            decoded = [decode_pages(files[one].path, plan, buffers[one]) for one in own]
+        rows = plan.num_rows * count // len(decoded)
+        for pages in decoded:
+            if isinstance(pages, ReadPlan):
                 return None
-            all_pages += own
+            for all_pages, mine, scale in zip(leaves, pages, resolved.scales, strict=True):
+                if sum([page.num_rows for page in mine]) != rows * scale:
+                    return None
+                all_pages += mine
     rows = sum([plan.num_rows for plan in plans])
     arrays = []
     for position, field in enumerate(resolved.schema.fields):

@@ -191,15 +191,32 @@ def _window(scan: Scan, groups: Sequence[UnitGroup], share: int, ahead: int | No
     request = scan.request
     if ahead is None:
         ahead = readahead(scan.snapshot, request)
-    largest = max((group.num_rows for group in groups[:1000]), default=1)
+    rows = [group.num_rows for group in groups[:1000]]
     # One more is held by the consumer, and one as bytes.
-    by_memory = max(1, int(share / (largest * scan.row_bytes)) - 2)
+    by_memory = max(1, _neighbours(rows, share / scan.row_bytes - 2 * max(rows, default=1)))
     units_each = max((len(group.units) for group in groups[:1000]), default=1)
     window = min(by_memory, max(1, ahead // units_each))
     if not scan.snapshot.suspends and request.fragment_readahead is None and request.batch_readahead is None:
         # More than keeps the cores busy only holds memory.
         window = min(window, max(4, 2 * config.cpu_threads()))
     return max(1, window)
+
+
+def _neighbours(sizes: Sequence[int], most: float) -> int:
+    """How many neighbours fit into ``most``, wherever they are.
+
+    Where all do: as many as would if the largest were repeated.
+    """
+    if sum(sizes) <= most:
+        return max(len(sizes), int(most / max(sizes, default=1)))
+    fewest, low, held = len(sizes), 0, 0
+    for high, size in enumerate(sizes):
+        held += size
+        while held > most and low <= high:  # those from `low` to `high` do not fit
+            fewest = min(fewest, high - low)
+            held -= sizes[low]
+            low += 1
+    return fewest
 
 
 def _all_groups(scan: Scan, rows: int, most_rows: int, together: int) -> Sequence[UnitGroup]:

@@ -118,10 +118,14 @@ class Scan:
 
 
 def readahead(snapshot: Snapshot, request: ScanRequest) -> int:
-    """Fragments (units) in flight: the argument, the environment, or twice the store's parallelism."""
+    """Fragments (units) in flight: the argument, the environment, or a multiple of the store's parallelism.
+
+    Over a network more of them than requests may be in flight: while a group is decoded, the next ones are asked for.
+    """
     chosen = request.fragment_readahead
     if chosen is None:
-        chosen = config.default_fragment_readahead() or 2 * snapshot.store.io_parallelism
+        many = 3 if snapshot.suspends else 2
+        chosen = config.default_fragment_readahead() or many * snapshot.store.io_parallelism
     return max(1, chosen)
 
 

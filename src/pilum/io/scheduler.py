@@ -41,11 +41,12 @@ class ByteBudget:
     """Bytes in flight in this process.
 
     Args:
-        limit: most bytes; by default `pilum.config.io_buffer_size`, read at each request.
+        limit: most bytes; by default `pilum.config.io_buffer_size`, read whenever nothing is in flight.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
+        self._most = 0
         self._lock = threading.Lock()
         self._used = 0
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopBytes] = (
@@ -68,9 +69,10 @@ class ByteBudget:
 
     def start(self, size: int, *, always: bool) -> bool:
         """Take ``size`` bytes if they fit, or in any case."""
-        limit = config.io_buffer_size() if self._limit is None else self._limit
+        if self._used == 0:
+            self._most = config.io_buffer_size() if self._limit is None else self._limit
         with self._lock:
-            if not always and self._used + size > limit:
+            if not always and self._used + size > self._most:
                 return False
             self._used += size
             return True

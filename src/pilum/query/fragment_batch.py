@@ -91,7 +91,7 @@ async def read_decoded(
     suspends = any(reader.files and reader.files[0].store.suspends for reader in readers)
     if suspends and len(readers) > 1:
         # The metadata of all of them in one round, and what is read alone at the same time.
-        await gather([reader.initialise() for reader in readers], suspends=True)
+        await gather([reader.initialise() for reader in readers if not reader.is_here], suspends=True)
     results: list[list[Decoded] | pa.Array] = [None] * len(readers)
     alone: list[tuple[int, Awaitable[Any]]] = []
     planned: list[tuple[int, FileReader, Any]] = []
@@ -145,7 +145,7 @@ async def read_together(
         return await _one_by_one(readers, spans, suspends)
     plans: list[ReadPlan] = await gather(
         [file.plan_decoded(*span) for file, span in zip(files, spans, strict=True)],
-        suspends=suspends,
+        suspends=suspends and not all(file.body is not None for file in files),
     )
     wanted: list[tuple[str, int, int]] = []
     merged = []

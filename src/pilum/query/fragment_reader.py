@@ -197,6 +197,11 @@ class FragmentReader:
         """The data files that were fetched whole, by path."""
         return {reader.path: reader.body for reader in self._parts if reader.body is not None}
 
+    @property
+    def is_here(self) -> bool:
+        """Whether all files were fetched whole, so that reading them waits for nothing."""
+        return all(reader.body is not None for reader in self._parts)
+
     def with_bodies(self, bodies: Mapping[str, Bytes]) -> FragmentReader:
         """A reader that serves data of some files from their bytes, all others from the store."""
         if not bodies and all(reader.body is None for reader in self._parts):

@@ -304,7 +304,8 @@ async def open_group(snapshot: Snapshot, group: UnitGroup, schema: Schema, bodie
         readers = [await FragmentReader.open(snapshot, unit.fragment, schema, rows, bodies)]
     else:
         readers = await open_fragments(snapshot, [unit.fragment for unit in group.units], schema, bodies)
-    await gather([reader.initialise() for reader in readers], suspends=snapshot.suspends)
+    waiting = [reader for reader in readers if not reader.is_here]
+    await gather([reader.initialise() for reader in waiting], suspends=snapshot.suspends)
     for reader in readers:
         bodies.update(reader.bodies())
 

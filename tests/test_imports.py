@@ -109,7 +109,7 @@ import numpy as np, pyarrow as pa
 class Watch:
     found = []
     def find_spec(self, name, path=None, target=None):
-        if not pilum.imports._lock._is_owned():
+        if not pilum.imports.guarded():
             self.found.append(name)
 
 sys.meta_path.insert(0, Watch())

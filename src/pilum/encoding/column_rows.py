@@ -22,7 +22,7 @@ from pilum.encoding.miniblock_pick import FEW, Picked, Picker
 from pilum.encoding.miniblock_rows import RowIndex
 from pilum.encoding.page import Decoded, PageDecoder, Range
 
-__all__ = ["ColumnRows", "column_rows"]
+__all__ = ["ColumnRows", "together"]
 
 
 class ColumnRows:
@@ -111,7 +111,7 @@ class ColumnRows:
         return concat_blocks(blocks)
 
 
-def column_rows(pages: Sequence[PageDecoder]) -> ColumnRows | None:
+def together(pages: Sequence[PageDecoder]) -> ColumnRows | None:
     """What reads scattered rows of a column; None if its pages are not alike, or too few.
 
     Args:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pilum.file.container import LegacyFileError
-from pilum.file.generic import GenericReader
 from pilum.file.late import prepare
 from pilum.file.metadata import FileMetadata, keep_bytes, load_metadata
 from pilum.file.reader import FileReader
@@ -20,6 +19,7 @@ from pilum.schema import Schema
 
 if TYPE_CHECKING:
     from pilum.file.cache import Cache
+    from pilum.file.generic import GenericReader
 
 __all__ = ["open_file"]
 

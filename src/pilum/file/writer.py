@@ -30,9 +30,9 @@ from pilum.encoding import (
     EncodedPage,
     EncodeOptions,
     LeafRows,
+    blob,
     cut_to_budget,
     descriptors_of,
-    encode_blobs,
     encode_page,
     merge,
     shred,
@@ -352,8 +352,7 @@ def _leaf_column(top: Field, leaf: Field, version: tuple[int, int]) -> _LeafColu
     if leaf.children:
         members = tuple(_options(child, version) for child in leaf.children)
         options = dataclasses.replace(options, members=members)
-    blob = leaf.is_blob and not leaf.children
-    return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY), blob)
+    return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY), leaf.is_blob and not leaf.children)
 
 
 def _options(field: Field, version: tuple[int, int]) -> EncodeOptions:
@@ -395,7 +394,7 @@ def _groups(ends: npt.NDArray[np.int64]) -> Iterator[int]:
 
 async def _encode(due: _Due) -> EncodedPage:
     if due.column.blob:
-        return encode_blobs(due.rows, due.column.options)
+        return blob.encode(due.rows, due.column.options)
     return encode_page(due.rows, options=due.column.options, structural=due.column.structural)
 
 

@@ -6,3 +6,25 @@ a `Search` (nearest neighbours) or a take of rows by position; running one yield
 `analyze` show the plan as text.  Nothing is imported here: the modules are the doors, and the expression parser
 (sqlglot, 100 ms) must stay out of ``import pilum``.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pilum import imports
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = imports.late(
+        __name__,
+        {
+            "alike": (),
+            "explain": (),
+            "fragment_batch": (),
+            "fragment_rows": (),
+            "metrics": (),
+            "request_plan": (),
+            "search": (),
+            "vector_column": (),
+            "waterfall": (),
+        },
+    )

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pilum import config
 from pilum.errors import InvalidInputError
+from pilum.query import metrics
 from pilum.query.late import bounded_columns, parse_filter, split_filter
-from pilum.query.metrics import ScanMetrics
 from pilum.query.ordering import ColumnOrdering
 from pilum.query.projection import Projection, resolve, stored_columns
 from pilum.query.request import ScanRequest
@@ -32,6 +32,9 @@ from pilum.query.system import SYSTEM_TYPES
 from pilum.query.units import unit_bytes
 from pilum.schema import Schema, bytes_per_row, split_path
 from pilum.table import Fragment
+
+if TYPE_CHECKING:
+    from pilum.query.metrics import ScanMetrics
 
 __all__ = ["Scan", "Stage", "plan_scan", "plan_stages", "readahead"]
 
@@ -114,7 +117,7 @@ class Scan:
 
     def measured(self) -> Scan:
         """The same scan, with measurements of its own."""
-        return replace(self, metrics=ScanMetrics(self.snapshot.suspends))
+        return replace(self, metrics=metrics.ScanMetrics(self.snapshot.suspends))
 
 
 def readahead(snapshot: Snapshot, request: ScanRequest) -> int:

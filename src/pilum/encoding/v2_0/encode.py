@@ -36,6 +36,7 @@ from pilum.encoding.blocks import (
     pack_bits,
     unpack_bits,
 )
+from pilum.encoding.codecs import fsst, general
 from pilum.encoding.page import EncodedPage
 from pilum.encoding.v2_0.values import member_bits
 from pilum.errors import InvalidInputError, UnsupportedError
@@ -218,9 +219,7 @@ def _binary(block: VariableBlock, valid: Bools | None, buffers: _Buffers, metada
     pb = _messages()
     scheme = metadata.get(_COMPRESSION, "")
     if scheme == "fsst" and block.offset_bits == 32:
-        from pilum.encoding.codecs.fsst import code_strings
-
-        block, table = code_strings(block)
+        block, table = fsst.code_strings(block)
         if table is not None:
             binary = _binary(block, valid, buffers, {})
             return pb.ArrayEncoding(fsst=pb.Fsst(binary=binary, symbol_table=table))
@@ -232,10 +231,8 @@ def _binary(block: VariableBlock, valid: Bools | None, buffers: _Buffers, metada
     data = block.data[:total]
     compression = None
     if scheme in _SCHEMES and total:
-        from pilum.encoding.codecs.general import compress
-
         level = int(metadata[_LEVEL]) if metadata.get(_LEVEL, "").isdigit() else None
-        data = np.frombuffer(compress(_SCHEMES[scheme], data, level), np.uint8)
+        data = np.frombuffer(general.compress(_SCHEMES[scheme], data, level), np.uint8)
         compression = pb.Compression(scheme=scheme, level=level)
     bytes_flat = _flat_message(8, buffers.add(data))
     if compression is not None:

@@ -33,7 +33,7 @@ from pilum.errors import (
     InvalidInputError,
     UnsupportedError,
 )
-from pilum.query.late import parse_projection
+from pilum.query import binding
 from pilum.query.projection import ROW_ADDRESS, ROW_ID
 from pilum.query.request import ScanRequest
 from pilum.query.scan import open_scan, plan_scan
@@ -188,7 +188,7 @@ class _Changes:
             raise InvalidInputError(
                 f"update: no column named {unknown[0]!r} (columns: {', '.join(list(known)[:20])})"
             )
-        bound = dict(zip(updates, parse_projection(updates, schema), strict=True))
+        bound = dict(zip(updates, binding.parse_projection(updates, schema), strict=True))
         fields = {name: known[name] for name in updates}
         ids = sorted(one.id for field in fields.values() for one in field.walk())
         changes = cls(bound, fields, tuple(ids))

@@ -22,8 +22,7 @@ import pyarrow as pa
 
 from pilum import config
 from pilum.errors import InvalidInputError
-from pilum.query import metrics
-from pilum.query.late import bounded_columns, parse_filter, split_filter
+from pilum.query import binding, metrics, pruning
 from pilum.query.ordering import ColumnOrdering
 from pilum.query.projection import Projection, resolve, stored_columns
 from pilum.query.request import ScanRequest
@@ -151,7 +150,7 @@ def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
         projection = projection.extended(schema, hidden)
     bound = None
     if request.filter is not None:
-        bound = parse_filter(request.filter, schema)
+        bound = binding.parse_filter(request.filter, schema)
     stages: tuple[Stage, ...] = ()
     late = projection.read
     if bound is not None and bound.constant is None:
@@ -190,7 +189,7 @@ def _bounded(snapshot: Snapshot, request: ScanRequest, bound: Any) -> Schema | N
         plans["has statistics"] = old
     if not old:
         return None
-    names = set(bounded_columns(bound.node))
+    names = set(pruning.bounded_columns(bound.node))
     schema = snapshot.manifest.schema
     found = [field.name for field in schema.fields if field.name in names]
     return schema.project(found) if found else None
@@ -219,7 +218,7 @@ def plan_stages(
         for name in late:
             if split_path(name)[0] not in schema.names:
                 raise InvalidInputError(f"late_materialization: no column named {name!r}")
-    conditions = list(split_filter(bound))
+    conditions = list(binding.split_filter(bound))
     tops = {
         path: split_path(path)[0]
         for one in conditions

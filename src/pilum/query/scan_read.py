@@ -14,9 +14,8 @@ import pyarrow as pa
 
 from pilum import arrays
 from pilum.io import Bytes
-from pilum.query import fragment_batch
+from pilum.query import fragment_batch, pruning
 from pilum.query.fragment_reader import FragmentReader, gather
-from pilum.query.late import prune
 from pilum.query.rows import surviving
 from pilum.query.scan_plan import Scan, Stage
 from pilum.query.snapshot import Snapshot
@@ -94,7 +93,7 @@ async def pruned_group(scan: Scan, group: UnitGroup, bodies: Bodies) -> UnitGrou
     """The group without rows that statistics rule out; None when none are left."""
     if scan.bounded is None:
         return group
-    return await prune(scan.snapshot, group, scan.filter.node, scan.bounded, bodies)
+    return await pruning.prune(scan.snapshot, group, scan.filter.node, scan.bounded, bodies)
 
 
 async def count_group(scan: Scan, group: UnitGroup) -> int:

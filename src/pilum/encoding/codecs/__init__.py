@@ -2,7 +2,7 @@
 
 Each module describes its bytes once, on top, and holds decoder and encoder side by side as
 one object named ``CODEC`` (a subclass of `base.Codec`).  `pilum.encoding.registry` finds it
-by name; nothing else imports from here.
+by name; the few modules that others call, too, are imported when they do.
 """
 
 from typing import TYPE_CHECKING

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pilum import arrays
-from pilum.dataset.bitmap import Bitmap
+from pilum.dataset import bitmap
 from pilum.dataset.handle import Handle
 from pilum.dataset.scanning import KNOWN_OPTIONS, AsyncLanceScanner, scan_request
 from pilum.errors import InvalidInputError
@@ -18,6 +18,7 @@ from pilum.query.projection import resolve
 from pilum.query.take import take_positions, take_row_ids
 
 if TYPE_CHECKING:
+    from pilum.dataset.bitmap import Bitmap
     from pilum.dataset.fragments import AsyncLanceFragment
 
 __all__ = ["Reading", "row_positions"]
@@ -121,7 +122,7 @@ class Reading(Handle):
 
     def fragment_ids(self) -> Bitmap:
         """Ids of the fragments of this version."""
-        return Bitmap(fragment.id for fragment in self.snapshot.manifest.fragments)
+        return bitmap.Bitmap(fragment.id for fragment in self.snapshot.manifest.fragments)
 
 
 def row_positions(indices: Any) -> Any:

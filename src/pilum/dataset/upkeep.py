@@ -5,29 +5,19 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pilum import arrays
+from pilum import arrays, table
+from pilum.dataset import transactions
 from pilum.dataset.handle import Handle
-from pilum.dataset.operations import DatasetBasePath
-from pilum.dataset.transactions import base_path_of, stored_base
 from pilum.errors import NotFoundError, UnsupportedError
-from pilum.file import open_file
-from pilum.file.details import describe, statistics_of
-from pilum.table import (
-    CleanupResult,
-    UpdateBases,
-    all_files,
-    cleanup,
-    data_file_location,
-    list_branches,
-    migrate_names_to_v2,
-    open_location,
-    tracked_files,
-    validate,
-)
+from pilum.file import details, open_file
+
+if TYPE_CHECKING:
+    from pilum.dataset.operations import DatasetBasePath
+    from pilum.table import CleanupResult
 
 __all__ = [
     "AsyncLanceStats",
@@ -191,7 +181,7 @@ class Upkeep(Handle):
         own = self.manifest.branch
         branches = [
             CleanupReferencedBranch(name, branch.parent_version, branch.parent_version in result.versions)
-            for name, branch in (await list_branches(self.main)).items()
+            for name, branch in (await table.list_branches(self.main)).items()
             if branch.parent_branch == own
         ]
         warnings = ["files are listed that no version names"] if any(one.unverified for one in files) else []
@@ -209,7 +199,7 @@ class Upkeep(Handle):
         self, older_than: datetime.timedelta | None, retain_versions: int | None, **options: Any
     ) -> CleanupResult:
         options.pop("delete_concurrency", None)  # files are removed one after the other
-        return await cleanup(
+        return await table.cleanup(
             self.store,
             older_than=older_than,
             retain_versions=retain_versions,
@@ -223,11 +213,11 @@ class Upkeep(Handle):
         Raises:
             CorruptFileError: something is wrong; the message says everything that was found.
         """
-        await validate(self.store, self.manifest)
+        await table.validate(self.store, self.manifest)
 
     async def all_files(self) -> pa.Table:
         """All files below the dataset: ``base_uri``, ``path``, ``size_bytes``, ``last_modified``."""
-        found = await all_files(self.store)
+        found = await table.all_files(self.store)
         return pa.table(
             [
                 _repeated(self.store.uri, len(found), pa.int32()),
@@ -244,7 +234,7 @@ class Upkeep(Handle):
         self, *, min_version: int | None = None, progress: Callable[[int, int], Any] | None = None
     ) -> pa.Table:
         """The files that versions name: ``version``, ``base_uri``, ``path``, ``type``."""
-        found = await tracked_files(self.store, min_version=min_version or 0, progress=progress)
+        found = await table.tracked_files(self.store, min_version=min_version or 0, progress=progress)
         return pa.table(
             [
                 arrays.from_python([version for version, _ in found], pa.int64()),
@@ -261,19 +251,20 @@ class Upkeep(Handle):
 
     def base_paths(self) -> dict[int, DatasetBasePath]:
         """Other places where files of the dataset lie, by their ids."""
-        return {one.id: base_path_of(one) for one in self.manifest.base_paths}
+        return {one.id: transactions.base_path_of(one) for one in self.manifest.base_paths}
 
     async def add_bases(
         self, new_bases: Iterable[DatasetBasePath], transaction_properties: Mapping[str, str] | None = None
     ) -> None:
         """Commit further places where files of the dataset may lie."""
         await self._commit(
-            UpdateBases(tuple([stored_base(one) for one in new_bases])), transaction_properties
+            table.UpdateBases(tuple([transactions.stored_base(one) for one in new_bases])),
+            transaction_properties,
         )
 
     async def migrate_manifest_paths_v2(self) -> None:
         """Give all manifests names of the second scheme.  Not safe beside other writers."""
-        await migrate_names_to_v2(self.store)
+        await table.migrate_names_to_v2(self.store)
 
     @property
     def stats(self) -> AsyncLanceStats:
@@ -320,10 +311,12 @@ class AsyncLanceStats:
         totals = {one.id: 0 for one in handle.manifest.schema.walk()}
         for fragment in handle.manifest.fragments:
             for file in fragment.files:
-                location = data_file_location(handle.store.uri, handle.manifest, file)
-                store = open_location(handle.store, location.uri)
+                location = table.data_file_location(handle.store.uri, handle.manifest, file)
+                store = table.open_location(handle.store, location.uri)
                 reader = await open_file(store, location.key, size=file.size or None)
-                columns = statistics_of(await describe(reader, reader.schema.to_arrow())).columns
+                columns = details.statistics_of(
+                    await details.describe(reader, reader.schema.to_arrow())
+                ).columns
                 for field_id, column in zip(file.fields, file.column_indices, strict=False):
                     if field_id in totals and 0 <= column < len(columns):
                         totals[field_id] += columns[column].size_bytes

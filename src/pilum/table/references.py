@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from pilum.io import Store, current_runtime
-from pilum.table.commit import commit
+from pilum.table.committing import commit
 from pilum.table.folder_store import FolderStore, folder_of
 from pilum.table.model import Manifest
 from pilum.table.naming import NamingScheme, manifest_path

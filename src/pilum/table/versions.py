@@ -7,11 +7,12 @@ can be relied on (`hint`); a version is read by one request for its whole manife
 from __future__ import annotations
 
 import bisect
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pilum.errors import CorruptFileError, NotFoundError, StoreError, UnsupportedError
 from pilum.file.late import prepare
 from pilum.io import Store
+from pilum.table import transaction
 from pilum.table.hint import parse_hint, read_hint
 from pilum.table.legacy import has_trusted_counts, with_counts
 from pilum.table.manifest_file import ManifestFile, parse_manifest_file
@@ -26,7 +27,9 @@ from pilum.table.naming import (
     manifest_path,
     read_listing,
 )
-from pilum.table.transaction import Transaction, decode_transaction
+
+if TYPE_CHECKING:
+    from pilum.table.transaction import Transaction
 
 __all__ = [
     "Newest",
@@ -223,7 +226,7 @@ async def read_transaction(store: Store, version: VersionFile) -> Transaction | 
         CorruptFileError: it cannot be decoded.
     """
     if version.transaction is not None:
-        return decode_transaction(version.transaction, f"{store.uri}/{version.path}")
+        return transaction.decode_transaction(version.transaction, f"{store.uri}/{version.path}")
     name = version.manifest.transaction_file
     if not name or "/" in name:
         return None
@@ -232,4 +235,4 @@ async def read_transaction(store: Store, version: VersionFile) -> Transaction | 
         data = await store.get_all(path, who="transaction")
     except NotFoundError:
         return None
-    return decode_transaction(bytes(data), f"{store.uri}/{path}")
+    return transaction.decode_transaction(bytes(data), f"{store.uri}/{path}")

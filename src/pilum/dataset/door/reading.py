@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
-from pilum.dataset.bitmap import Bitmap
 from pilum.dataset.door.base import Door
 from pilum.dataset.door.scanner import LanceScanner, check_blob_mode
 
 if TYPE_CHECKING:
+    from pilum.dataset.bitmap import Bitmap
     from pilum.dataset.door.fragments import LanceFragment
 
 __all__ = ["Columns", "ReadingDoor"]

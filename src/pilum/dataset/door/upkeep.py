@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pilum.dataset.door.base import Door
-from pilum.dataset.operations import DatasetBasePath
 from pilum.dataset.unbuilt import NotBuilt
 from pilum.dataset.upkeep import CleanupExplanation, CleanupStats, DataStatistics
+
+if TYPE_CHECKING:
+    from pilum.dataset.operations import DatasetBasePath
 
 __all__ = ["DatasetOptimizer", "LanceStats", "UpkeepDoor"]
 

@@ -262,9 +262,7 @@ async def commit_batch(
 
 
 async def drop(
-    base_uri: Address,
-    storage_options: Mapping[str, str] | None = None,
-    ignore_not_found: bool | None = None,
+    base_uri: Address, storage_options: Mapping[str, str] | None = None, ignore_not_found: bool | None = None
 ) -> None:
     """Remove a dataset with all its files.
 

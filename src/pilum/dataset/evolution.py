@@ -20,15 +20,15 @@ import numpy as np
 import pyarrow as pa
 
 from pilum import arrays, distinct, imports, table
-from pilum.dataset import column_files, fragment_writer, inputs, schema_changes, transforms, updating
+from pilum.dataset import column_files, fragment_writer, inputs, schema_changes, updating
+from pilum.dataset import transforms as transforming
 from pilum.dataset.handle import Handle
-from pilum.dataset.transforms import transform_of
 from pilum.errors import CommitConflictError, InvalidInputError, UnsupportedError
 from pilum.query.request import ScanRequest
 from pilum.query.scan import count, plan_scan
 from pilum.query.snapshot import Snapshot
 from pilum.schema import Field, Schema
-from pilum.table import TOMBSTONE, Fragment, encode_roaring
+from pilum.table import TOMBSTONE, Fragment
 
 if TYPE_CHECKING:
     from pilum.dataset.transforms import Joined, Transform
@@ -52,7 +52,7 @@ class Evolution(Handle):
         if empty is not None:
             await self._add_null_columns(empty)
             return
-        transform = transform_of(transforms, read_columns, reader_schema, batch_size)
+        transform = transforming.transform_of(transforms, read_columns, reader_schema, batch_size)
         manifest = self.manifest
         fragments, schema = await _added(self.snapshot, manifest.fragments, transform)
         await self._commit_files(table.Merge(tuple(fragments), schema, preserves_nullability=True), fragments)
@@ -127,7 +127,7 @@ class Evolution(Handle):
         snapshot = self.snapshot
 
         async def values(fragment: Fragment) -> AsyncGenerator[pa.RecordBatch, None]:
-            async for batch in transforms.read_live(snapshot, fragment, [path[0]]):
+            async for batch in transforming.read_live(snapshot, fragment, [path[0]]):
                 array = _cast(batch.column(0), way[0])
                 yield pa.RecordBatch.from_arrays([array], schema=schema.to_arrow())
 
@@ -169,7 +169,7 @@ def joined_to(data: Any, left_on: str, right_on: str | None, schema: pa.Schema |
     """The columns of another table as new columns."""
     stream = inputs.read_input(data, schema)
     table = pa.Table.from_batches(list(stream.batches), schema=stream.schema)
-    return transforms.Joined(table, left_on, left_on if right_on is None else right_on)
+    return transforming.Joined(table, left_on, left_on if right_on is None else right_on)
 
 
 async def _added(
@@ -222,15 +222,15 @@ async def replace_in_fragment(
     Raises:
         InvalidInputError: the dataset does not have a column, or its type does not fit.
     """
-    table = snapshot.manifest.schema
+    stored = snapshot.manifest.schema
     given = await joined.schema(snapshot, [fragment])
     for field in given:
-        known = schema_changes.path_of(table, field.name)[-1]
+        known = schema_changes.path_of(stored, field.name)[-1]
         if not field.type.equals(known.arrow_type):
             raise InvalidInputError(
                 f"column {field.name!r} is {field.type}, the dataset has {known.arrow_type}"
             )
-    schema = table.project(given.names)
+    schema = stored.project(given.names)
     updating.refuse_blobs(schema, "update_columns")
     compute = imports.load("pyarrow.compute")
     deleted = await snapshot.deletions(fragment)
@@ -239,7 +239,7 @@ async def replace_in_fragment(
     at = 0
     async with column_files.ColumnFile(snapshot, fragment, schema) as file:
         columns = {str(number): name for number, name in enumerate([left_on, *given.names])}
-        async for batch in transforms.read_live(snapshot, fragment, columns):
+        async for batch in transforming.read_live(snapshot, fragment, columns):
             rows = joined.matches(batch.column(0))
             hit = rows.is_valid()
             new = joined.columns_at(rows)
@@ -259,5 +259,5 @@ async def replace_in_fragment(
         for one in fragment.files
     ]
     changed = replace(fragment, files=(*files, added))
-    bitmap = encode_roaring(np.concatenate([np.empty(0, np.uint32), *offsets]))
+    bitmap = table.encode_roaring(np.concatenate([np.empty(0, np.uint32), *offsets]))
     return changed, sorted(taken), bitmap

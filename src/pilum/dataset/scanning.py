@@ -52,12 +52,7 @@ _USED = frozenset(
     }
 )
 # Accepted because they only steer how a read is done, which a scan without indices decides itself.
-_STEERING = frozenset(
-    {
-        "scan_in_order",
-        "use_scalar_index",
-    }
-)
+_STEERING = frozenset({"scan_in_order", "use_scalar_index"})
 # Known, but what they ask for is not built: refused unless they ask for nothing.
 _UNBUILT: Mapping[str, str] = {
     "full_text_query": "full text search",

@@ -27,28 +27,14 @@ from pilum.dataset.deleting import without_rows
 from pilum.dataset.fragment_writer import FragmentWriter, remove_fragments
 from pilum.dataset.retrying import starting_over
 from pilum.dataset.writing import WriteOptions, append_version
-from pilum.errors import (
-    CommitConflictError,
-    ExecutionError,
-    InvalidInputError,
-    UnsupportedError,
-)
+from pilum.errors import CommitConflictError, ExecutionError, InvalidInputError, UnsupportedError
 from pilum.query import binding
 from pilum.query.projection import ROW_ADDRESS, ROW_ID
 from pilum.query.request import ScanRequest
 from pilum.query.scan import open_scan, plan_scan
 from pilum.query.snapshot import Snapshot
 from pilum.schema import Field, Schema
-from pilum.table import (
-    CommitLock,
-    Fragment,
-    Manifest,
-    RowIdSequence,
-    Update,
-    commit,
-    encode_row_ids,
-    known,
-)
+from pilum.table import CommitLock, Fragment, Manifest, RowIdSequence, Update, commit, encode_row_ids, known
 
 __all__ = ["evaluated", "refuse_blobs", "update_rows"]
 

@@ -152,10 +152,7 @@ class Upkeep(Handle):
     """The calls of `AsyncLanceDataset` that look after the table."""
 
     async def cleanup_old_versions(
-        self,
-        older_than: datetime.timedelta | None = None,
-        retain_versions: int | None = None,
-        **options: Any,
+        self, older_than: datetime.timedelta | None = None, retain_versions: int | None = None, **options: Any
     ) -> CleanupStats:
         """Remove old versions and what only they need; see `pilum.LanceDataset.cleanup_old_versions`."""
         return _stats(await self._cleanup(older_than, retain_versions, **options))

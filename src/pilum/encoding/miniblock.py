@@ -255,12 +255,7 @@ class MiniBlockDecoder(PageDecoder):
         return self._finish(block, None, definition, count)
 
     def _decode_rows(
-        self,
-        rows: npt.NDArray[np.int64],
-        of_row: Ints,
-        run_starts: Ints,
-        chunks: Ints,
-        buffers: list[Bytes],
+        self, rows: npt.NDArray[np.int64], of_row: Ints, run_starts: Ints, chunks: Ints, buffers: list[Bytes]
     ) -> Decoded:
         """Scattered rows: ``of_row`` is the chunk of each, ``chunks`` are all chunks that were read."""
         data = buffers[0] if len(buffers) == 1 else np.concatenate(buffers)

@@ -213,11 +213,7 @@ def column_encoding() -> bytes:
 
 
 def closing_sections(
-    descriptor: bytes,
-    columns: list[bytes],
-    user_buffers: list[Range],
-    start: int,
-    version: tuple[int, int],
+    descriptor: bytes, columns: list[bytes], user_buffers: list[Range], start: int, version: tuple[int, int]
 ) -> bytes:
     """Everything from global buffer 0 to the footer, for a file whose data ends at ``start`` (aligned).
 

@@ -64,11 +64,7 @@ class FragmentReader:
     __slots__ = ("_arrow", "_nulls", "_only", "_parts", "fragment", "schema")
 
     def __init__(
-        self,
-        fragment: Fragment,
-        schema: Schema,
-        parts: list[GenericReader],
-        nulls: tuple[Field, ...],
+        self, fragment: Fragment, schema: Schema, parts: list[GenericReader], nulls: tuple[Field, ...]
     ) -> None:
         self.fragment = fragment
         self.schema = schema

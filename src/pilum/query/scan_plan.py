@@ -131,10 +131,7 @@ def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
     """Resolve columns and filter against the schema.  Pure; raises InvalidInputError for bad names."""
     schema = snapshot.manifest.schema
     projection = resolve(
-        schema,
-        request.columns,
-        with_row_id=request.with_row_id,
-        with_row_address=request.with_row_address,
+        schema, request.columns, with_row_id=request.with_row_id, with_row_address=request.with_row_address
     )
     names = set(projection.schema.names)
     hidden = {

@@ -226,10 +226,7 @@ async def _best_rows(plan: Search) -> list[_Best]:
 
     groups = search_groups(plan)
     stream = current_runtime().map_ordered(
-        best_of,
-        groups,
-        window=readahead(plan.snapshot, plan.request),
-        suspends=plan.snapshot.suspends,
+        best_of, groups, window=readahead(plan.snapshot, plan.request), suspends=plan.snapshot.suspends
     )
     async with aclosing(stream):
         parts = [part async for part in stream]

@@ -280,12 +280,7 @@ async def create_branch(
         manifest = await _leftover(store, clone, exists)
     size = (await store.head(manifest_path(manifest.version))).size
     branch = Branch(
-        parent,
-        version,
-        (*lineage, (version, uuid.uuid4().hex)),
-        int(time.time()),
-        size,
-        dict(metadata or {}),
+        parent, version, (*lineage, (version, uuid.uuid4().hex)), int(time.time()), size, dict(metadata or {})
     )
     try:
         await main.put(branch_path(name), encode_branch(branch), if_absent=True)

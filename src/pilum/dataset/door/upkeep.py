@@ -183,9 +183,7 @@ class UpkeepDoor(Door):
         return self.aio.base_paths()
 
     def add_bases(
-        self,
-        new_bases: Iterable[DatasetBasePath],
-        transaction_properties: Mapping[str, str] | None = None,
+        self, new_bases: Iterable[DatasetBasePath], transaction_properties: Mapping[str, str] | None = None
     ) -> UpkeepDoor:
         """Commit further places where files of the dataset may lie; returns the dataset."""
         self._run(self.aio.add_bases(new_bases, transaction_properties))

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from pilum.dataset.schema_json import json_to_schema, schema_to_json
     from pilum.dataset.transactions import Transaction
     from pilum.dataset.udf import BatchUDF, BatchUDFCheckpoint, batch_udf
-    from pilum.dataset.upkeep import (
+    from pilum.dataset.upkeep_values import (
         CleanupCandidateFile,
         CleanupExplanation,
         CleanupReferencedBranch,
@@ -83,7 +83,7 @@ else:
             "dataset.schema_json": ("json_to_schema", "schema_to_json"),
             "dataset.transactions": ("Transaction",),
             "dataset.udf": ("BatchUDF", "BatchUDFCheckpoint", "batch_udf"),
-            "dataset.upkeep": (
+            "dataset.upkeep_values": (
                 "CleanupCandidateFile",
                 "CleanupExplanation",
                 "CleanupReferencedBranch",

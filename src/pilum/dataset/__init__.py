@@ -39,6 +39,7 @@ if not TYPE_CHECKING:
             "transforms": (),
             "udf": (),
             "updating": (),
+            "upkeep_values": (),
             "writing": (),
         },
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from pilum import arrays
+from pilum import arrays, imports
 from pilum.dataset import bitmap
 from pilum.dataset.handle import Handle
 from pilum.dataset.scanning import KNOWN_OPTIONS, AsyncLanceScanner, scan_request
@@ -96,7 +95,7 @@ class Reading(Handle):
         total = await self.count_rows()
         if not 0 <= num_rows <= total:
             raise InvalidInputError(f"a sample of {num_rows} rows from a dataset of {total} rows")
-        chosen = random.sample(range(total), num_rows)
+        chosen = imports.load("random").sample(range(total), num_rows)
         return await self.take(chosen if randomize_order else sorted(chosen), columns)
 
     def get_fragments(self, filter: Any = None) -> list[AsyncLanceFragment]:

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pilum import arrays, table
-from pilum.dataset import transactions
+from pilum.dataset import transactions, upkeep_values
 from pilum.dataset.handle import Handle
 from pilum.errors import NotFoundError, UnsupportedError
 from pilum.file import details, open_file
 
 if TYPE_CHECKING:
     from pilum.dataset.operations import DatasetBasePath
+    from pilum.dataset.upkeep_values import CleanupExplanation, CleanupStats, DataStatistics
     from pilum.table import CleanupResult
 
 __all__ = [
     "AsyncLanceStats",
-    "CleanupCandidateFile",
-    "CleanupExplanation",
-    "CleanupReferencedBranch",
-    "CleanupStats",
-    "DataStatistics",
-    "FieldStatistics",
     "Upkeep",
 ]
 
@@ -46,106 +40,6 @@ _TRACKED = pa.schema(
         pa.field("type", pa.dictionary(pa.int8(), pa.string()), nullable=False),
     ]
 )
-
-
-@dataclass(frozen=True)
-class CleanupStats:
-    """What a cleanup removed.
-
-    Attributes:
-        bytes_removed: bytes of all files.
-        old_versions: number of versions.
-        data_files_removed, transaction_files_removed, index_files_removed, deletion_files_removed: numbers of
-            files.
-        failed_deletes: files that could not be removed.
-    """
-
-    bytes_removed: int = 0
-    old_versions: int = 0
-    data_files_removed: int = 0
-    transaction_files_removed: int = 0
-    index_files_removed: int = 0
-    deletion_files_removed: int = 0
-    failed_deletes: int = 0
-
-
-@dataclass(frozen=True)
-class CleanupCandidateFile:
-    """A file that a cleanup would remove.
-
-    Attributes:
-        path: key below the dataset.
-        kind: ``manifest``, ``data``, ``deletion``, ``transaction`` or ``index``.
-        size_bytes: its size.
-        unverified: whether no version ever named it, so that only its age speaks for removing it.
-    """
-
-    path: str
-    kind: str
-    size_bytes: int
-    unverified: bool
-
-
-@dataclass(frozen=True)
-class CleanupReferencedBranch:
-    """A branch whose versions keep files of this one.
-
-    Attributes:
-        name: of the branch.
-        referenced_version: version it was made from.
-        cleanup_candidate: whether the cleanup would remove that version.
-    """
-
-    name: str
-    referenced_version: int
-    cleanup_candidate: bool
-
-
-@dataclass(frozen=True)
-class CleanupExplanation:
-    """What a cleanup would do.
-
-    Attributes:
-        read_version: version it was computed on.
-        stats: what it would remove.
-        candidate_files: the files, when they were asked for.
-        candidate_file_limit: how many at most.
-        candidate_files_truncated: whether there are more.
-        referenced_branches: branches that keep files of this one.
-        warnings: what to think of before.
-    """
-
-    read_version: int
-    stats: CleanupStats
-    candidate_files: list[CleanupCandidateFile] = field(default_factory=list)
-    candidate_file_limit: int = 1000
-    candidate_files_truncated: bool = False
-    referenced_branches: list[CleanupReferencedBranch] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass
-class FieldStatistics:
-    """What a field takes on disk.
-
-    Attributes:
-        id: of the field.
-        bytes_on_disk: bytes of its pages, compressed.
-    """
-
-    id: int
-    bytes_on_disk: int
-
-
-@dataclass
-class DataStatistics:
-    """What the data takes on disk.
-
-    Attributes:
-        fields: one entry for each field, in the order of the schema.
-    """
-
-    fields: list[FieldStatistics]
 
 
 class Upkeep(Handle):
@@ -170,19 +64,21 @@ class Upkeep(Handle):
         result = await self._cleanup(older_than, retain_versions, dry_run=True, **options)
         kinds = {"data file": "data", "deletion file": "deletion", "transaction file": "transaction"}
         files = [
-            CleanupCandidateFile(
+            upkeep_values.CleanupCandidateFile(
                 one.path, kinds.get(one.kind, one.kind.split()[0]), one.size, not one.verified
             )
             for one in result.files
         ]
         own = self.manifest.branch
         branches = [
-            CleanupReferencedBranch(name, branch.parent_version, branch.parent_version in result.versions)
+            upkeep_values.CleanupReferencedBranch(
+                name, branch.parent_version, branch.parent_version in result.versions
+            )
             for name, branch in (await table.list_branches(self.main)).items()
             if branch.parent_branch == own
         ]
         warnings = ["files are listed that no version names"] if any(one.unverified for one in files) else []
-        return CleanupExplanation(
+        return upkeep_values.CleanupExplanation(
             self.version,
             _stats(result),
             files[:max_files] if include_files else [],
@@ -276,7 +172,7 @@ def _repeated(text: str, count: int, index: pa.DataType) -> pa.Array:
 
 
 def _stats(result: CleanupResult) -> CleanupStats:
-    return CleanupStats(
+    return upkeep_values.CleanupStats(
         result.bytes_removed,
         result.old_versions,
         result.data_files_removed,
@@ -317,7 +213,9 @@ class AsyncLanceStats:
                 for field_id, column in zip(file.fields, file.column_indices, strict=False):
                     if field_id in totals and 0 <= column < len(columns):
                         totals[field_id] += columns[column].size_bytes
-        return DataStatistics([FieldStatistics(one, size) for one, size in totals.items()])
+        return upkeep_values.DataStatistics(
+            [upkeep_values.FieldStatistics(one, size) for one, size in totals.items()]
+        )
 
     def index_stats(self, index_name: str) -> dict[str, Any]:
         """Statistics of an index.

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from pilum.dataset.door.base import Door
 from pilum.dataset.unbuilt import NotBuilt
-from pilum.dataset.upkeep import CleanupExplanation, CleanupStats, DataStatistics
 
 if TYPE_CHECKING:
     from pilum.dataset.operations import DatasetBasePath
+    from pilum.dataset.upkeep_values import CleanupExplanation, CleanupStats, DataStatistics
 
 __all__ = ["DatasetOptimizer", "LanceStats", "UpkeepDoor"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pilum import arrays, imports
-from pilum.dataset import bitmap
+from pilum.dataset import bitmap, fragments
 from pilum.dataset.handle import Handle
 from pilum.dataset.scanning import KNOWN_OPTIONS, AsyncLanceScanner, scan_request
 from pilum.errors import InvalidInputError
@@ -106,18 +106,14 @@ class Reading(Handle):
         Raises:
             InvalidInputError: another kind of filter.
         """
-        from pilum.dataset.fragments import AsyncLanceFragment
-
         if filter is not None and type(filter).__module__.partition(".")[0] != "pyarrow":
             raise InvalidInputError("get_fragments() does not support a filter")
-        return [AsyncLanceFragment(self, fragment) for fragment in self.snapshot.manifest.fragments]
+        return [fragments.AsyncLanceFragment(self, fragment) for fragment in self.snapshot.manifest.fragments]
 
     def get_fragment(self, fragment_id: int) -> AsyncLanceFragment | None:
         """The fragment with this id, or None."""
-        from pilum.dataset.fragments import AsyncLanceFragment
-
         found = self.snapshot.find(fragment_id)
-        return None if found is None else AsyncLanceFragment(self, found)
+        return None if found is None else fragments.AsyncLanceFragment(self, found)
 
     def fragment_ids(self) -> Bitmap:
         """Ids of the fragments of this version."""

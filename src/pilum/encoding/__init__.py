@@ -54,6 +54,7 @@ else:
             ),
             "pages": ("cut_to_budget", "encode_page", "open_page"),
             "selection": (),
+            "sparse": (),
             "structure": ("merge", "row_factors", "shred", "size_of", "slice_rows"),
         },
     )

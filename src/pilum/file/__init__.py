@@ -33,7 +33,10 @@ else:
             "reader": ("FileReader",),
             "stream": ("ReadTask",),
             "synchronous": (),
+            "v0_1": (),
+            "v2_0": (),
             "writer": ("FileWriter", "WrittenFile"),
+            "writer_v2_0": (),
         },
     )
 

@@ -42,6 +42,7 @@ from pilum.encoding.blocks import DictionaryBlock, VariableBlock, block_bytes
 from pilum.encoding.dictionaries import same_items
 from pilum.encoding.kernels import ranges
 from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.file import writer_v2_0
 from pilum.file.container import ALIGNMENT, closing_sections, column_encoding, page_encoding
 from pilum.file.late import prepare
 from pilum.file.storable import accepts, check_storable
@@ -173,9 +174,7 @@ class FileWriter:
         """
         prepare()
         if version == (2, 0):
-            from pilum.file.writer_v2_0 import FileWriter20
-
-            return await FileWriter20.create(store, path, schema, page_bytes=page_bytes)
+            return await writer_v2_0.FileWriter20.create(store, path, schema, page_bytes=page_bytes)
         if version not in WRITABLE_VERSIONS:
             raise UnsupportedError(
                 f"file format {version[0]}.{version[1]} cannot be written; use 2.0, 2.1 or 2.2"

@@ -31,6 +31,7 @@ from pilum.errors import (
 )
 from pilum.io import QuerySpan, Store, current_runtime
 from pilum.io.runtime import cancel_and_wait
+from pilum.table import maintenance
 from pilum.table.build import build_manifest
 from pilum.table.conflicts import conflict_between
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
@@ -549,7 +550,5 @@ async def _discard(store: Store, paths: list[str]) -> None:
 async def _clean_up(store: Store, manifest: Manifest) -> None:
     """The cleanup that the config asks for; the commit stands whatever becomes of it."""
     if "lance.auto_cleanup.interval" in manifest.config:
-        from pilum.table.maintenance import auto_cleanup  # which looks at branches, whose module commits
-
         with contextlib.suppress(PilumError, OSError):
-            await auto_cleanup(store, manifest)
+            await maintenance.auto_cleanup(store, manifest)

@@ -5,7 +5,7 @@ which has done the same on a small table before (so imports and compiled code ar
 on the same tables.  Figures are medians of the time and of the peak memory of the process; ratios are
 reference / pilum (above 1: pilum is faster, or needs less).
 
-pilum waits until what it wrote is on disk (six ``fsync`` for an append), the reference does not; ``--without-sync``
+pilum waits until what it wrote is on disk (four ``fsync`` for an append), the reference does not; ``--without-sync``
 takes that out of the comparison.
 
     python benchmarks/large_tables.py [--rounds 7] [--versions 10000] [--fragments 100000] [--folder DIR]

@@ -19,9 +19,10 @@ Rules that this file keeps, so that kernels work in threads and across ``fork()`
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -59,10 +60,14 @@ class Kernel:
         nogil: release the GIL while it runs.
         externals: functions of the C library that it calls: its name for each -> a prototype in the same
             notation (``p`` is a pointer), e.g. ``{"c_close": "i4 close(i4)"}``.
+        library: the shared library that has those functions, if not the C library; without it there is no kernel.
+        helpers: plain functions that it calls, compiled into it: of its own file, which is what Numba's cache looks
+            at, or of one whose functions do not change.
     """
 
     __slots__ = (
-        "_failed", "_seen", "compiled", "externals", "fastmath", "function", "nogil", "signature", "small",
+        "_failed", "_seen", "compiled", "externals", "fastmath", "function", "helpers", "library", "nogil",
+        "signature", "small",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +79,8 @@ class Kernel:
         small: int = 4 << 10,
         nogil: bool = True,
         externals: Mapping[str, str] | None = None,
+        library: str | None = None,
+        helpers: Sequence[Callable[..., Any]] = (),
     ) -> None:
         self.function = function
         self.signature = signature
@@ -81,6 +88,8 @@ class Kernel:
         self.small = small
         self.nogil = nogil
         self.externals = externals
+        self.library = library
+        self.helpers = helpers
         self.compiled: Callable[..., Any] | None = None
         self._failed = False
         self._seen = 0
@@ -129,8 +138,12 @@ class Kernel:
 
 
 def preload() -> bool:
-    """Load every kernel now (benchmarks, servers); False when Numba is not available."""
-    loaded = [kernel.load() is not None for kernel in list(_kernels)]  # all of them, also after a failure
+    """Load every kernel now (benchmarks, servers); False when Numba is not available.
+
+    Kernels of a library that is missing do not count.
+    """
+    # all of them, also after a failure
+    loaded = [kernel.load() is not None or kernel.library is not None for kernel in list(_kernels)]
     return all(loaded)
 
 
@@ -174,12 +187,14 @@ def _signature(text: str) -> Any:
 
 
 def _linked(kernel: Kernel) -> Callable[..., Any]:
-    """The kernel's function with its C functions as globals; they are found by name when it is compiled."""
+    """The kernel's function with what it calls as globals; C functions are found by name when it is compiled."""
     function = kernel.function
-    if not kernel.externals:
+    if not kernel.externals and not kernel.helpers:
         return function
     assert isinstance(function, FunctionType)
-    symbols = {name: _external(prototype) for name, prototype in kernel.externals.items()}
+    symbols = {name: _external(prototype) for name, prototype in (kernel.externals or {}).items()}
+    for helper in kernel.helpers:
+        symbols[helper.__name__] = _numba.njit(helper, nogil=kernel.nogil, error_model="numpy")
     return FunctionType(function.__code__, {**function.__globals__, **symbols}, function.__name__)
 
 
@@ -187,13 +202,31 @@ def _external(prototype: str) -> Any:
     head, arguments = prototype.rstrip(")").split("(")
     result, name = head.split()
     types = _numba.types
-    scalars = [getattr(types, _TYPES[part.strip()]) for part in arguments.split(",")]
+    scalars = [getattr(types, _TYPES[part.strip()]) for part in arguments.split(",") if part]
     return types.ExternalFunction(name, getattr(types, _TYPES[result])(*scalars))
+
+
+def _announced(kernel: Kernel) -> bool:
+    """Tell LLVM where the functions of a kernel's library are: a name that it does not find ends the process.
+
+    The library stays private: with its names in the process others that bring their own would call this one.
+    """
+    try:
+        library = ctypes.CDLL(kernel.library)
+        binding = imports.load("llvmlite.binding")
+        for prototype in (kernel.externals or {}).values():
+            name = prototype.split("(")[0].split()[1]
+            binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+    except (OSError, AttributeError, ImportError):
+        return False
+    return True
 
 
 def _compile(kernel: Kernel) -> Callable[..., Any] | None:
     numba = _import_numba()
     if not numba:
+        return None
+    if kernel.library is not None and not _announced(kernel):
         return None
     options: dict[str, Any] = {"nogil": kernel.nogil, "fastmath": kernel.fastmath, "error_model": "numpy"}
     function = _linked(kernel)

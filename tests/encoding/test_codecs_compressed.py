@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilum.encoding import registry
+from pilum import jit
+from pilum.encoding import kernels, registry
 from pilum.encoding.arrow_blocks import from_arrow, to_arrow
 from pilum.encoding.blocks import FixedBlock, VariableBlock
 from pilum.encoding.codecs.flat import flat_ce
 from pilum.encoding.codecs.general import compress, decompress
 from pilum.encoding.codecs.variable import variable_ce
+from pilum.encoding.kernels import zstd
 from pilum.encoding.registry import ChunkSet, EncodeOptions, MiniBlockEncoded
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError, UnsupportedError
 from pilum.proto import encodings_pb2 as pb
@@ -227,6 +229,46 @@ def test_compress_round_trip(data: bytes, repeat: int, scheme: int) -> None:
     plain = np.frombuffer(data * repeat, np.uint8)
     packed = np.frombuffer(compress(scheme, plain), np.uint8)
     assert np.array_equal(decompress(scheme, packed), plain)
+
+
+def test_many_pieces_are_compressed_by_the_library() -> None:
+    """What the loop over zstd's own functions writes, Arrow reads: also nothing, noise and pieces of a page."""
+    if not kernels.enabled() or not kernels.preload():
+        pytest.skip("Numba is switched off or missing")
+    rng = np.random.default_rng(1)
+    sizes = np.concatenate(
+        [[0, 1, 3], rng.integers(0, 3000, 200), [0, 200_000, 1 << 18], np.zeros(3, np.int64)]
+    )
+    data = rng.integers(0, 4, int(sizes.sum()), dtype=np.uint8)
+    data[1000:200_000] = rng.integers(0, 256, 199_000, dtype=np.uint8)
+    found = zstd.compress(data, sizes, 3)
+    if zstd._COMPRESS.compiled is None:
+        assert found is None
+        pytest.skip("there is no zstd library on this machine")
+    assert found is not None
+    packed, lengths = found
+    assert int(lengths.sum()) == len(packed)
+    assert [n > 0 for n in lengths] == [n > 0 for n in sizes]
+    ends, at = np.cumsum(sizes), np.cumsum(lengths)
+    for k, size in enumerate(sizes.tolist()):
+        payload = packed[at[k] - lengths[k] : at[k]]
+        plain = decompress(ZSTD, payload)
+        assert plain.tobytes() == data[ends[k] - size : ends[k]].tobytes()
+    harder = zstd.compress(data, sizes, 15)
+    assert harder is not None
+    assert len(harder[0]) < len(packed)
+
+
+@pytest.mark.parametrize("library", ["libpilum-has-no-such.so.7", None])
+def test_a_missing_library_or_function_means_no_kernel(library: str | None) -> None:
+    known = len(jit._kernels)
+    externals = {"c_none": "p pilum_has_no_such_function()"}
+    kernel = jit.Kernel(lambda: 0, "i8(i8)", externals=externals, library=library or zstd._LIBRARY)
+    try:
+        assert kernel.load() is None
+        assert kernel.get(1 << 30) is None
+    finally:
+        del jit._kernels[known:]
 
 
 @pytest.mark.fault

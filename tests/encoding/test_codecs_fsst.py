@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pilum.encoding import kernels, registry
 from pilum.encoding.arrow_blocks import from_arrow, to_arrow
 from pilum.encoding.codecs.variable import variable_ce
-from pilum.encoding.kernels import fsst
+from pilum.encoding.kernels import fsst, fsst_encode
 from pilum.encoding.registry import ChunkSet, EncodeOptions
 from pilum.errors import CorruptFileError, PilumError
 from pilum.proto import encodings_pb2 as pb
@@ -55,21 +55,67 @@ def test_both_kernels_agree() -> None:
     rng = np.random.default_rng(0)
     symbols = rng.integers(0, 256, 8 * 255, dtype=np.uint8)
     lengths = rng.integers(1, 9, 255).astype(np.uint8)
-    for _ in range(20):
+    refused = 0
+    for trial in range(30):
         parts = []
         for size in rng.integers(0, 40, 300):
             codes = rng.choice([1, 2, 200, 254, 255], size).astype(np.uint8)
             value = b"".join(bytes([c, rng.integers(250, 256)]) if c == 255 else bytes([c]) for c in codes)
             parts.append(value)
-        offsets = np.cumsum([0, *map(len, parts)])
+        offsets = np.cumsum([0, *map(len, parts)]).astype(np.int32 if trial % 2 else np.int64)
         data = np.frombuffer(b"".join(parts), np.uint8)
+        if trial % 3 == 0:  # a value that ends in an escape, anywhere
+            offsets[int(rng.integers(1, 300))] -= 1
+            offsets[:] = np.maximum.accumulate(offsets)
         fast = fsst.expand(data, offsets, symbols, lengths)
         sizes = np.concatenate([lengths, [0]]).astype(np.int64)
         slow = fsst.expand_numpy(data, offsets, np.concatenate([symbols, np.zeros(8, np.uint8)]), sizes)
-        assert fast is not None
-        assert slow is not None
+        refused += slow is None
+        if fast is None or slow is None:
+            assert fast is slow
+            continue
+        assert fast[1].dtype == offsets.dtype
         assert np.array_equal(fast[0], slow[0])
         assert np.array_equal(fast[1], slow[1])
+    assert 0 < refused < 10
+
+
+def test_codes_that_yield_more_than_a_sample_of_them_says() -> None:
+    if not kernels.enabled() or not kernels.preload():
+        pytest.skip("Numba is switched off or missing")
+    codes = np.ones(1 << 17, np.uint8)
+    codes[:: 1 + len(codes) // fsst._SAMPLED] = 0  # the codes that are looked at
+    offsets = np.array([0, 1000, len(codes)], np.int64)
+    symbols = np.frombuffer(b"a" + bytes(7) + b"12345678", np.uint8)
+    found = fsst.expand(codes, offsets, symbols, np.array([1, 8], np.uint8))
+    assert found is not None
+    expected = b"".join(b"12345678" if code else b"a" for code in codes.tolist())
+    assert found[0].tobytes() == expected
+    assert int(found[1][-1]) == len(expected)
+
+
+def test_both_kernels_compress_alike() -> None:
+    if not kernels.enabled() or not kernels.preload():
+        pytest.skip("Numba is switched off or missing")
+    rng = np.random.default_rng(5)
+    for trial in range(40):
+        count = int(rng.integers(0, 9)) if trial % 2 else 700
+        sizes = rng.integers(0, 30, count) if trial % 3 else rng.integers(0, 2, count) * 3000
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        # few different bytes, so that symbols of all lengths come about; and bytes that have no symbol
+        data = rng.choice(np.array([0, 1, 97, 98, 255], np.uint8), int(offsets[-1]) + trial % 5)
+        noise = rng.random(len(data)) < 0.1
+        data[noise] = rng.integers(0, 256, int(noise.sum()))
+        table = (
+            fsst_encode.train(data, offsets) if offsets[-1] else fsst_encode.make_table(*fsst_encode._EMPTY)
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fsst_encode._COMPRESS, "small", 0)
+            fast, ends = fsst_encode.compress(np.tile(data, 2), offsets, table)
+            patch.setattr(fsst_encode._COMPRESS, "small", 1 << 40)
+            slow, expected = fsst_encode.compress(data, offsets, table)
+        assert np.array_equal(fast, slow)
+        assert np.array_equal(ends, expected)
 
 
 @settings(max_examples=50, deadline=None)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pilum.encoding import constant, structure
 from pilum.encoding.arrow_blocks import to_arrow
+from pilum.encoding.blocks import FixedBlock
 from pilum.encoding.codecs.base import EncodeOptions
 from pilum.encoding.page import Decoded, EncodedPage, LeafRows, PageDecoder, PageSource, Rows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError
@@ -266,7 +267,6 @@ FLAT16 = {"flat": {"bits_per_value": 16}}
         ({"layers": [3, 3]}, r"without levels declares layers \[3, 3\]"),
         ({"layers": [3], "sizes": (1, 1, 1, 1)}, "4 buffers"),
         ({"layers": [3], "sizes": (1,), "inline_value": b"a"}, "1 buffers and an inline value"),
-        ({"layers": [3], "inline_value": b""}, "inline value of 0 bytes"),
         ({"layers": [3], "inline_value": b"a" * 33}, "inline value of 33 bytes"),
         ({"layers": [3], "inline_value": b"a", "version": V21}, "with a value in a file of version 2.1"),
         ({"layers": [3], "sizes": (8,), "version": V21}, "with a value in a file of version 2.1"),
@@ -345,3 +345,12 @@ def test_any_damage_gives_an_error_or_valid_arrays(data: Any) -> None:
         return
     back.validate(full=not pa.types.is_decimal(kind))  # any bytes are a decimal, if not of this precision
     assert len(back) == length
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("kind", [pa.int8(), pa.bool_(), pa.string(), pa.binary(2), pa.list_(pa.int8(), 2)])
+def test_values_of_no_bytes_are_those_of_one_type_only(kind: Any) -> None:
+    block = FixedBlock(0, np.empty(0, np.uint8), 5)
+    assert to_arrow(block, pa.binary(0)).to_pylist() == [b""] * 5
+    with pytest.raises(CorruptFileError):
+        to_arrow(block, kind)

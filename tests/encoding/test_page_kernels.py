@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -209,8 +210,7 @@ def test_utf8(compiled: None) -> None:
     wrong += [b"\xf5\x80\x80\x80", b"\xff", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x99", b"\xe2\x82\xac\xac"]
     for trial in range(400):
         pieces = [
-            alphabet[k]
-            for k in rng.integers(0, 1 if trial % 4 == 0 else len(alphabet), rng.integers(1, 3000))
+            alphabet[k] for k in rng.integers(0, (1, 3, 4, len(alphabet))[trial % 4], rng.integers(1, 8000))
         ]
         if trial % 2:
             pieces[int(rng.integers(len(pieces)))] = wrong[trial % len(wrong)]
@@ -227,6 +227,23 @@ def test_utf8(compiled: None) -> None:
             except UnicodeDecodeError:
                 expected = False
         assert utf8.valid(np.frombuffer(text, np.uint8), offsets) is expected, trial
+
+
+def test_utf8_of_all_pairs_and_edges(compiled: None) -> None:
+    """Every two bytes, alone and after what makes the kernel look at all rules; longer ones of the bytes at limits."""
+    limits = list(bytes.fromhex("00 7f 80 8f 90 9f a0 bf c1 c2 df e0 ed ef f0 f4 f5 ff"))
+    cases = [bytes(pair) for pair in itertools.product(range(256), repeat=2)]
+    cases += [bytes(four) for four in itertools.product(limits[10:], limits, limits[2:10], limits[2:10])]
+    for case in cases:
+        for text in (case, "\U0010ffff".encode() + case):
+            try:
+                text.decode()
+            except UnicodeDecodeError:
+                expected = False
+            else:
+                expected = True
+            offsets = np.array([0, len(text)], np.int32)
+            assert utf8.valid(np.frombuffer(text, np.uint8), offsets) is expected, text
 
 
 def test_memory() -> None:

@@ -45,6 +45,9 @@ COLUMNS: dict[str, Any] = {
     "fixed-size list of struct": pa.array(
         [[{"x": 1}, None], None, [{"x": None}, {"x": 4}]], pa.list_(pa.struct([("x", pa.int8())]), 2)
     ),
+    "no bytes": pa.array([b"", None, b""] * 50, pa.binary(0)),
+    "lists of no bytes": pa.array([[b"", None], None, [], [b""]], pa.list_(pa.binary(0))),
+    "structs of no bytes": pa.array([{"x": b""}, None, {"x": None}], pa.struct({"x": pa.binary(0)})),
     "item name": pa.array([[1, 2]] * 3, pa.list_(pa.field("element", pa.int16(), False), 2)),
     "dictionary": dictionary(pa.int8(), WORDS, [0, 2, None, 1, 0]),
     "dictionary of nulls": dictionary(pa.int16(), pa.array([None], pa.string()), [0, None]),
@@ -110,7 +113,8 @@ def check_both_ways(batch: pa.RecordBatch, folder: Path, version: str) -> None:
 @pytest.mark.parametrize("name", COLUMNS)
 def test_types_both_ways(name: str, version: str, tmp_path: Path) -> None:
     array = COLUMNS[name]
-    if version == "2.1" and (pa.types.is_map(array.type) or name == "fixed-size list of struct"):
+    late = name == "fixed-size list of struct" or name.endswith("no bytes")
+    if version == "2.1" and (pa.types.is_map(array.type) or late):
         pytest.skip("since 2.2")
     check_both_ways(batch_of(array), tmp_path, version)
 
@@ -387,6 +391,11 @@ def test_dictionary_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch)
         (pa.struct([("a", pa.bool_())]), PACKED, (2, 2), UnsupportedError, "boolean"),
         (pa.struct([("a", pa.struct([("b", pa.int8())]))]), PACKED, (2, 2), UnsupportedError, "packed"),
         (pa.struct([("a", pa.list_(pa.int8()))]), PACKED, (2, 2), UnsupportedError, "packed"),
+        (pa.binary(0), None, (2, 0), UnsupportedError, r"2\.2"),
+        (pa.list_(pa.struct([("a", pa.binary(0))])), None, (2, 1), UnsupportedError, r"2\.2"),
+        (pa.list_(pa.binary(0), 3), None, (2, 2), UnsupportedError, "no bytes"),
+        (pa.list_(pa.list_(pa.binary(0), 2), 3), None, (2, 2), UnsupportedError, "no bytes"),
+        (pa.struct([("a", pa.int8()), ("b", pa.binary(0))]), PACKED, (2, 2), UnsupportedError, "no bytes"),
         (pa.int32(), None, (2, 3), UnsupportedError, r"2\.3"),
         (pa.int32(), {"lance-encoding:dict-size-ratio": "2"}, (2, 2), InvalidInputError, "ratio"),
     ],

@@ -184,7 +184,7 @@ def test_a_cancelled_query_starts_nothing_after_50_ms(what: str) -> None:
     nearest = {"column": "vec", "q": np.zeros(16, np.float32), "k": 3}
 
     async def main() -> None:
-        store = SuspendingStore(many(), delay=0.003)
+        store = SuspendingStore(many(), delay=0.008)  # in its second round when it is cancelled
         ds = await over(store)
         run = {
             "scan": lambda: ds.to_table(fragment_readahead=2),

@@ -15,9 +15,9 @@ import pytest
 from pilum.errors import CorruptFileError, ExecutionError, InvalidInputError, PilumError, UnsupportedError
 from pilum.query.binding import parse_filter, parse_projection
 from pilum.query.functions import function_names
-from pilum.query.jsonb import read_jsonb
 from pilum.query.type_names import parse_type, type_name
 from pilum.schema import Schema
+from pilum.schema.jsonb import read_jsonb
 
 D = datetime.date
 T = datetime.datetime

@@ -19,10 +19,10 @@ from pilum.dataset.operations import LanceOperation
 from pilum.dataset.transactions import Transaction, operation_of, stored_transaction, transaction_of
 from pilum.errors import InvalidInputError, NotFoundError, UnsupportedError
 from pilum.io import Store
-from pilum.table import CommitLock, Manifest, NamingScheme, commit, latest_version, merge_appends
+from pilum.table import CommitLock, Manifest, NamingScheme, commit, known, latest_version, merge_appends
 from pilum.table import Transaction as StoredTransaction
 
-__all__ = ["commit_message_properties", "commit_operation", "commit_transactions"]
+__all__ = ["commit_message_properties", "commit_operation", "commit_transactions", "seconds_of", "within"]
 
 T = TypeVar("T")
 
@@ -49,8 +49,18 @@ async def commit_operation(
     max_retries: int = 20,
     commit_message: str | None = None,
     enable_stable_row_ids: bool | None = None,
+    time_limit: float | None = None,
+    seen: Manifest | None = None,
 ) -> Manifest:
-    """Commit an operation or a transaction; see `pilum.LanceDataset.commit`."""
+    """Commit an operation or a transaction; see `pilum.LanceDataset.commit`.
+
+    Args:
+        store: the table's store.
+        operation, read_version, commit_lock, enable_v2_manifest_paths, detached, max_retries, commit_message,
+            enable_stable_row_ids: as there.
+        time_limit: seconds.
+        seen: a version that is at hand.
+    """
     if isinstance(operation, Transaction):
         if commit_message is not None:
             raise InvalidInputError(
@@ -78,6 +88,8 @@ async def commit_operation(
         max_retries=max_retries,
         stable_row_ids=bool(enable_stable_row_ids),
         naming=NamingScheme.V1 if enable_v2_manifest_paths is False else NamingScheme.V2,
+        time_limit=time_limit,
+        base=None if seen is None or seen.version != stored.read_version else known(store, seen),
     )
 
 
@@ -118,8 +130,21 @@ async def _newest(store: Store) -> int | None:
         return None
 
 
+def seconds_of(limit: datetime.timedelta | None) -> float | None:
+    """A time limit as seconds.
+
+    Raises:
+        InvalidInputError: it is negative.
+    """
+    if limit is None:
+        return None
+    if limit < datetime.timedelta(0):
+        raise InvalidInputError(f"commit_timeout must not be negative, got {limit}")
+    return limit.total_seconds()
+
+
 async def within(awaitable: Awaitable[T], limit: datetime.timedelta | None, *, suspends: bool) -> T:
-    """Await with a time limit, where waiting can be cut short.
+    """Await with a time limit where waiting can be cut short; elsewhere `commit` looks at the time itself.
 
     Raises:
         TimeoutError: it took longer.

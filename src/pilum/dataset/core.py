@@ -137,7 +137,7 @@ async def write_dataset(
     base = None
     if isinstance(uri, AsyncLanceDataset):
         store, session, settings = uri.store, uri.session, uri.settings
-        base = uri.manifest if mode == "append" and store.suspends else None
+        base = uri.manifest if mode == "append" else None
         options.setdefault("commit_lock", settings.commit_lock)
     else:
         assert uri is not None
@@ -224,6 +224,8 @@ async def commit(
             max_retries=max_retries,
             commit_message=commit_message,
             enable_stable_row_ids=enable_stable_row_ids,
+            time_limit=committing.seconds_of(commit_timeout),
+            seen=base_uri.manifest if isinstance(base_uri, AsyncLanceDataset) else None,
         ),
         commit_timeout,
         suspends=store.suspends,
@@ -253,6 +255,7 @@ async def commit_batch(
             naming=NamingScheme.V1 if enable_v2_manifest_paths is False else NamingScheme.V2,
             detached=bool(detached),
             max_retries=max_retries,
+            time_limit=committing.seconds_of(commit_timeout),
         ),
         commit_timeout,
         suspends=store.suspends,

@@ -119,19 +119,33 @@ class Evolution(Handle):
     async def _cast(
         self, fragments: list[Fragment], path: tuple[str, ...], way: tuple[Field, ...]
     ) -> list[Fragment]:
-        if len(way) > 1:
-            raise UnsupportedError(
-                f"alter_columns: {'.'.join(path)!r}: a struct whose fields lie in several files cannot be read yet"
-            )
-        schema = Schema(way)
         snapshot = self.snapshot
+        if len(way) > 1:
+            self._check_member(".".join(path), way)
+        schema = Schema((_only_member(way),), {})
 
         async def values(fragment: Fragment) -> AsyncGenerator[pa.RecordBatch, None]:
-            async for batch in transforming.read_live(snapshot, fragment, [path[0]]):
-                array = _cast(batch.column(0), way[0])
+            async for batch in transforming.read_live(
+                snapshot, fragment, ["`" + path[0].replace("`", "``") + "`"]
+            ):
+                array = _cast_member(batch.column(0), path[1:], schema.fields[0])
                 yield pa.RecordBatch.from_arrays([array], schema=schema.to_arrow())
 
         return await column_files.add_files(snapshot, fragments, schema, values)
+
+    def _check_member(self, path: str, way: Sequence[Field]) -> None:
+        """A member of a column gets a file of its own, with the structs and lists around it."""
+        version = self.manifest.data_version
+        if version < (2, 1):
+            raise UnsupportedError(
+                f"alter_columns: {path!r}: members of columns are cast in tables of format 2.1 or later, this one "
+                f"is {version[0]}.{version[1]}"
+            )
+        for above in way[:-1]:
+            kind = above.arrow_type
+            plain = pa.types.is_struct(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+            if above.is_leaf or not plain:
+                raise UnsupportedError(f"alter_columns: {path!r}: a member of {above.name!r}, {kind}")
 
     async def _commit_files(self, operation: Operation, fragments: Sequence[Fragment]) -> None:
         try:
@@ -189,6 +203,26 @@ async def _added(
         await fragment_writer.remove_fragments(snapshot.store, _only_new(fragments, made))
         raise
     return made, schema
+
+
+def _only_member(way: Sequence[Field]) -> Field:
+    """The first field of a way with nothing but the members on it."""
+    return way[0] if len(way) == 1 else way[0].with_children((_only_member(way[1:]),))
+
+
+def _cast_member(array: Any, path: Sequence[str], wanted: Field) -> Any:
+    """A column with nothing but the member at the end of a path, which is cast; what is around it stays the same."""
+    if not path:
+        return _cast(array, wanted)
+    (member,) = wanted.children
+    if pa.types.is_struct(array.type):
+        inner = _cast_member(array.field(array.type.get_field_index(path[0])), path[1:], member)
+        mask = arrays.from_numpy(~arrays.valid(array)) if array.null_count else None
+        return pa.StructArray.from_arrays([inner], fields=list(wanted.arrow_type), mask=mask)
+    inner = _cast_member(array.values, path[1:], member)
+    return pa.Array.from_buffers(
+        wanted.arrow_type, len(array), array.buffers()[:2], array.null_count, array.offset, [inner]
+    )
 
 
 def _cast(array: Any, wanted: Field) -> Any:

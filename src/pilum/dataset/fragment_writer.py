@@ -22,6 +22,7 @@ from pilum.errors import InvalidInputError
 from pilum.file import FileWriter
 from pilum.io import Store
 from pilum.schema import Schema
+from pilum.schema.jsonb import is_json_text, jsonb_of_text
 from pilum.table import DataFile, Fragment, data_file_name
 
 __all__ = ["FragmentWriter", "conformed", "described_file", "remove_fragments"]
@@ -110,6 +111,8 @@ def conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
     columns = []
     for field in schema.fields:
         column = batch.column(field.name)
+        if field.logical_type == "json" and is_json_text(column.type):
+            column = jsonb_of_text(column, field.name)
         if isinstance(column, pa.ExtensionArray) and not isinstance(field.arrow_type, pa.BaseExtensionType):
             column = column.storage
         if not column.type.equals(field.arrow_type):

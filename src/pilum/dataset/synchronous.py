@@ -494,7 +494,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             enable_stable_row_ids: rows of a new dataset keep their ids when they move.
             namespace_client, table_id, namespace_client_managed_versioning: not supported yet.
             base_store_params: accepted.
-            commit_timeout: time limit where the store is remote.
+            commit_timeout: time limit; a commit on a local disk looks at it before every attempt.
 
         Returns:
             The dataset at the new version.
@@ -504,6 +504,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             TypeError: not an operation.
             CommitConflictError: what others committed meanwhile excludes it; ``retryable`` says whether doing it
                 again on the newest version can succeed.
+            TimeoutError: it took longer than ``commit_timeout``.
             NotFoundError: there is no dataset, or no such version.
         """
         del namespace_client_managed_versioning, base_store_params

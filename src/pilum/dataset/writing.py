@@ -4,8 +4,8 @@
 input ─► batches ─► FileWriter (one file per max_rows_per_file rows) ─► fragments ─► commit(Append | Overwrite)
 ```
 
-Nothing that a published manifest refers to is incomplete: every data file is closed (and synced) before the
-commit.  When writing or committing fails for certain, the new data files are removed and the old version
+Nothing that a published manifest refers to is incomplete: every data file is closed before the commit, and on disk
+before the manifest has its name.  When writing or committing fails for certain, the new data files are removed and the old version
 stays what it was; a killed process leaves unreferenced files that cleanup finds later.
 """
 
@@ -45,6 +45,7 @@ from pilum.table import (
     commit,
     known,
     latest_version,
+    load_again,
     load_manifest,
 )
 
@@ -131,7 +132,7 @@ async def write(
         store: the table's store.
         data: the rows.
         options: how to write them.
-        base: a version of the table that is at hand; by default the newest is looked for.
+        base: a version of the table that is at hand; by default, and without a network, the newest is looked for.
 
     Raises:
         AlreadyExistsError: ``mode="create"`` and the dataset exists.
@@ -147,13 +148,17 @@ async def write(
     into = PostponingStore(store)
     try:
         prepared = await prepare(store, data, options, into=into, current=base)
-        return await _commit(store, prepared, options, into.settle)
+        return await _commit(store, prepared, options, into.settle, into)
     finally:
         await into.stop()
 
 
 async def _commit(
-    store: Store, prepared: Prepared, options: WriteOptions, before: Callable[[], Awaitable[None]]
+    store: Store,
+    prepared: Prepared,
+    options: WriteOptions,
+    before: Callable[[], Awaitable[None]],
+    into: PostponingStore,
 ) -> Manifest:
     try:
         return await commit(
@@ -166,6 +171,7 @@ async def _commit(
             naming=options.naming,
             base=prepared.base,
             before=before,
+            into=into,
         )
     except (CommitConflictError, AlreadyExistsError, InvalidInputError, UnsupportedError):
         # These say that the commit certainly did not happen; after any other error it may have.
@@ -229,7 +235,7 @@ async def _append_by_guess(
         await asyncio.sleep(0)  # the request goes out before this thread is busy with encoding
         fragments = await write_fragments(into, iter(batches), guess, _GUESSED_VERSION, options)
         prepared = Prepared(Append(tuple(fragments)), version, fragments, base)
-        return await _commit(store, prepared, options, before)
+        return await _commit(store, prepared, options, before, into)
     except (_WrongGuess, NotFoundError):
         # NotFoundError: the version was removed since it was listed.
         with contextlib.suppress(StoreError):
@@ -260,13 +266,13 @@ async def prepare(
         data: the rows.
         options: how to write them.
         into: where the files are created, if not in the store itself.
-        current: the newest version, if it is known.
+        current: the newest version, as far as is known.
 
     Raises:
         AlreadyExistsError, InvalidInputError: as `write`.
     """
-    if current is None:
-        current = await _current(store)
+    if current is None or not store.suspends:
+        current = await _current(store, current)
     if current is not None and options.mode == "create":
         raise AlreadyExistsError(
             f"dataset already exists: {store.uri}; use mode='append' or mode='overwrite'"
@@ -315,9 +321,13 @@ async def write_fragments(
         raise
 
 
-async def _current(store: Store) -> Manifest | None:
+async def _current(store: Store, seen: Manifest | None) -> Manifest | None:
+    """The newest version, which may be the one that was seen."""
     try:
-        return await load_manifest(store, await latest_version(store))
+        version = await latest_version(store)
+        if seen is not None and seen.version == version:
+            return await load_again(store, seen)
+        return await load_manifest(store, version, lazy=True)
     except NotFoundError:
         return None
 

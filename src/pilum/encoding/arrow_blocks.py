@@ -170,7 +170,7 @@ def _bit_width(kind: pa.DataType) -> int:
         bits = int(kind.bit_width)
     except ValueError:
         raise UnsupportedError(f"no data block for Arrow type {kind}") from None
-    if bits == 0:
+    if bits == 0 and not pa.types.is_fixed_size_binary(kind):
         raise UnsupportedError(f"values of no bytes cannot be stored: Arrow type {kind}")
     return bits
 

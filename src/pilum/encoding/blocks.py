@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from pilum.encoding import dictionaries
 from pilum.encoding.kernels import ranges
+from pilum.encoding.kernels.memory import empty
 from pilum.errors import InvalidInputError, UnsupportedError
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "block_bytes",
     "concat_blocks",
     "decode_dictionary",
+    "joined",
     "pack_bits",
     "slice_bits",
     "slice_block",
@@ -271,13 +273,18 @@ def concat_blocks(blocks: list[Block]) -> Block:
         if first.bits % 8 == 0:
             width = first.bits // 8
             parts = [b.data[: b.count * width] for b in fixed]
-            return FixedBlock(first.bits, np.concatenate(parts), count)
+            return FixedBlock(first.bits, joined(parts), count)
         return FixedBlock(first.bits, _concat_bits([(b.data, b.count * b.bits) for b in fixed]), count)
     if isinstance(first, VariableBlock):
         variable = cast("list[VariableBlock]", blocks)
-        sizes = np.concatenate([np.diff(b.offsets) for b in variable])
-        offsets, bits = _offsets_of(sizes, first.offset_bits)
-        data = np.concatenate([b.data[: int(b.offsets[-1])] for b in variable])
+        data = joined([b.data[: int(b.offsets[-1])] for b in variable])
+        bits = 32 if first.offset_bits == 32 and len(data) <= _MAX_I32 else 64
+        offsets: Offsets = empty(count + 1, np.int32 if bits == 32 else np.int64)
+        offsets[0] = at = base = 0
+        for b in variable:
+            np.add(b.offsets[1:], base, out=offsets[at + 1 : at + b.count + 1], casting="unsafe")
+            at += b.count
+            base += int(b.offsets[-1])
         return VariableBlock(bits, offsets, data, count)
     if isinstance(first, FslBlock):
         lists = cast("list[FslBlock]", blocks)
@@ -299,6 +306,12 @@ def concat_blocks(blocks: list[Block]) -> Block:
     if isinstance(first, DictionaryBlock):
         return dictionaries.unify(cast("list[DictionaryBlock]", blocks))
     return NullBlock(count)
+
+
+def joined(parts: list[Bytes]) -> Bytes:
+    """Bytes back to back, in memory that is not asked of the system each time."""
+    out: Bytes = empty(sum(map(len, parts)), np.uint8)
+    return np.concatenate(parts, out=out)
 
 
 def _fill_null_children(children: list[Block]) -> list[Block]:

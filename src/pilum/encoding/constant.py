@@ -3,7 +3,7 @@
     form              recognised by                          page buffers
     simple all-null   no scalar, layers [NULLABLE_ITEM]      none
     complex all-null  no scalar                              rep, def
-    scalar (2.2+)     inline_value of at most 32 bytes       none, or rep, def
+    scalar (2.2+)     inline_value of at most 32 bytes       none, or rep, def        (none: binary of width 0)
                       1 or 3 buffers                         value, or value, rep, def
 
 "All-null" includes pages of nothing but empty or null lists: no entry is a valid value.  Levels are raw
@@ -125,7 +125,7 @@ class ConstantDecoder(PageDecoder):
             raise CorruptFileError("constant page of lists has no repetition levels")
         if inline:
             value = np.frombuffer(layout.inline_value, np.uint8)
-            if not 1 <= len(value) <= _MAX_INLINE:
+            if len(value) > _MAX_INLINE:
                 raise CorruptFileError(f"constant page with an inline value of {len(value)} bytes")
             self._value = FixedBlock(8 * len(value), value, 1)
         self._ready = not any(source.sizes)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pilum import arrays, distinct
@@ -35,6 +36,7 @@ _SAMPLED_FROM = 1024  # values; smaller pages are tried without asking a sample
 _SAMPLE = 4096
 _RANGES = 32
 _UNIQUE = 0.98
+_BEGINNING = 16  # bytes
 _INTEGERS: dict[int, Any] = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
 
 
@@ -83,9 +85,27 @@ def _too_many(block: Block, count: int, limit: int) -> bool:
         return False
     length = min(count, _SAMPLE) // _RANGES
     heads = np.arange(_RANGES) * count // _RANGES
-    sample = take_block(block, (heads[:, None] + np.arange(length)).reshape(-1))
-    ratio = len(arrays.compute().unique(_hashable(sample))) / sample.count
-    return ratio >= _UNIQUE or math.ceil(ratio * count) > limit
+    places = (heads[:, None] + np.arange(length)).reshape(-1)
+
+    def many(sample: Block) -> bool:
+        ratio = len(arrays.compute().unique(_hashable(sample))) / len(places)
+        return ratio >= _UNIQUE or math.ceil(ratio * count) > limit
+
+    # Long values whose beginnings differ differ: for most of them that spares copying and hashing all of it.
+    long = isinstance(block, VariableBlock) and int(block.offsets[-1]) > 8 * _BEGINNING * count
+    return (long and many(_beginnings(block, places))) or many(take_block(block, places))
+
+
+def _beginnings(block: Block, places: npt.NDArray[np.int64]) -> FixedBlock:
+    """The first bytes of some values, and how long these are."""
+    assert isinstance(block, VariableBlock)
+    starts = block.offsets[:-1][places].astype(np.int64)
+    sizes = block.offsets[1:][places] - starts
+    nth = np.arange(_BEGINNING)
+    shown = block.data[np.minimum(starts[:, None] + nth, len(block.data) - 1)]
+    shown[nth >= sizes[:, None]] = 0
+    rows = np.concatenate([shown, sizes.view(np.uint8).reshape(-1, 8)], axis=1)
+    return FixedBlock(8 * rows.shape[1], rows.reshape(-1), len(places))
 
 
 def _hashable(block: Block) -> Any:

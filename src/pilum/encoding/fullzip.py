@@ -29,6 +29,7 @@ from pilum.encoding.blocks import Bytes, NullBlock, VariableBlock
 from pilum.encoding.codecs.base import EncodeOptions, FixedValues, Ints, Values
 from pilum.encoding.fullzip_index import IndexedDecoder, pack_index, runs
 from pilum.encoding.kernels import ranges
+from pilum.encoding.kernels.memory import empty
 from pilum.encoding.kernels.unzip import EntryShape
 from pilum.encoding.page import (
     Decoded,
@@ -254,7 +255,7 @@ def _zip_entries(
     sizes[shown] += prefix + lengths
     ends = np.cumsum(sizes)
     starts = ends - sizes
-    out = np.empty(int(ends[-1]), np.uint8)
+    out = empty(int(ends[-1]), np.uint8)
     if words is not None:
         out[starts[:, None] + np.arange(control)] = words
     at = starts[shown] + control

@@ -30,11 +30,13 @@ import numpy.typing as npt
 from pilum.encoding.blocks import Bytes
 from pilum.encoding.codecs.base import ChunkSet, Ints
 from pilum.encoding.kernels import chunks, ranges
+from pilum.encoding.kernels.memory import empty
 from pilum.errors import CorruptFileError, InvalidInputError
 
 __all__ = ["Chunks", "Framing", "framing", "pack_words", "read_words"]
 
 PADDING = 0xFE
+_PADDING_WORD = np.uint64(0x0101010101010101 * PADDING)
 _MAX_SMALL = 32 << 10  # bytes of a chunk with u16 sizes: 12 bits of words of 8 bytes
 _MAX_LARGE = 2 << 30
 _MAX_U16 = 65535
@@ -239,10 +241,13 @@ class Framing:
         padded = [sizes + 7 & -8 for _, sizes in parts]
         totals = sum(padded, np.full(len(levels), self.header, np.int64))
         starts = np.cumsum(totals) - totals
-        out = np.full(int(totals.sum()), PADDING, np.uint8)
+        out = empty(int(totals.sum()), np.uint8)
+        words = out.view(np.uint64)
+        words[(starts // 8)[:, None] + np.arange(self.header // 8)] = _PADDING_WORD
         self._write_fields(out, starts, [levels, *(sizes for _, sizes in parts)])
         at = starts + self.header
         for (data, sizes), room in zip(parts, padded, strict=True):
+            words[(at + room)[room > 0] // 8 - 1] = _PADDING_WORD  # its last bytes, unless they are data
             ranges.scatter(np.ascontiguousarray(data), np.cumsum(sizes) - sizes, sizes, out, at)
             at = at + room
         return out, totals

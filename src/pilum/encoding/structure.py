@@ -32,6 +32,7 @@ from pilum.encoding.entries import Entries, enter_item, enter_list, finish, repe
 from pilum.encoding.page import LeafRows
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.schema.field import Field
+from pilum.schema.jsonb import is_json_text, jsonb_of_text
 
 __all__ = ["assemble", "merge", "row_factors", "shred", "size_of", "slice_rows"]
 
@@ -107,6 +108,9 @@ def _nulls(array: pa.Array) -> Bools | None:
 
 def _leaf(field: Field, array: pa.Array, entries: Entries) -> LeafRows:
     kind = array.type
+    if field.logical_type == "json" and is_json_text(kind):
+        array = jsonb_of_text(array, field.name)
+        kind = array.type
     if pa.types.is_dictionary(kind):
         return finish(enter_item(entries, _dictionary_nulls(array)), from_arrow(array))
     if pa.types.is_struct(kind) and not field.children:

@@ -6,7 +6,8 @@ They are plain values without a store, so a session keeps them under the file's 
 column): a second reader of the same file asks for data only.
 
 The small fragments of a table often end in equal bytes.  Those are parsed once (`_container`), and a column whose
-pages need no metadata of their own is shared with its container: opening such a file costs a few look-ups.
+pages need no metadata of their own is shared with its container: opening such a file costs a few look-ups.  Where the
+whole file is here, and its pages have metadata of their own, it shares the column of a file with the same bytes there.
 
 ```
 open:      tail of the file ─► footer, tables, row count          (one read; two when the tail is long)
@@ -51,6 +52,9 @@ _WIDE_RATIO = 4
 _NUMBER = struct.Struct("<Q")
 # Closing sections up to this length are parsed once for all files that end in the same bytes.
 _SHARED_BYTES = 16 << 10
+# Columns whose pages have more metadata than this are not compared with those of other files.
+_ALIKE_BYTES = 4 << 10
+_MAX_ALIKE = 64
 
 
 def relocated(error: PilumError, path: str, column: Any = None, page: int | None = None) -> PilumError:
@@ -151,11 +155,12 @@ class Container:
         ranges: byte range of each column's metadata.
         sections: those bytes, if they came with the tail.
         projections: resolved projections whose columns need no metadata of the file's own (see `FileReader`).
-        plans: scheduled reads of such projections.
+        plans: scheduled reads of such projections, and of those in ``alike``.
+        alike: the last projection whose columns were those of another file (`alike_column`), by identity of its schema.
     """
 
     __slots__ = (
-        "_shared", "buffers", "footer", "num_rows", "plans", "projections", "ranges", "schema", "sections",
+        "_alike", "_shared", "alike", "buffers", "footer", "num_rows", "plans", "projections", "ranges", "schema", "sections",
     )  # fmt: skip
 
     def __init__(
@@ -175,7 +180,9 @@ class Container:
         self.sections = sections
         self.projections: dict[int, Any] = {}
         self.plans: dict[tuple[int, int, int], Any] = {}
+        self.alike: dict[int, Any] = {}
         self._shared: dict[tuple[int, int], Column] = {}
+        self._alike: dict[tuple[int, int], tuple[list[Range], dict[bytes, Column]]] = {}
 
     def column_bytes(self, column: int) -> bytes | None:
         """The bytes of a column's metadata if they came with the tail."""
@@ -188,6 +195,26 @@ class Container:
     def shared_column(self, column: int, scale: int) -> Column | None:
         """The column, if it was parsed before and belongs to no single file."""
         return self._shared.get((column, scale))
+
+    def alike_column(self, column: int, scale: int, body: npt.NDArray[np.uint8]) -> Column | None:
+        """The column of another file that has the same metadata of its pages.
+
+        Args:
+            column: number of the column in the file.
+            scale: items per row.
+            body: all bytes of the file.
+        """
+        found = self._alike.get((column, scale))
+        return None if found is None else found[1].get(_bytes_at(body, found[0]))
+
+    def keep_alike(self, column: Column, scale: int, body: npt.NDArray[np.uint8]) -> None:
+        """Let files that are alike have a column whose pages are initialised; arguments as `alike_column`."""
+        ranges = [one for page in column.pages for one in page.metadata_ranges()]
+        if sum([high - low for low, high in ranges]) <= _ALIKE_BYTES:
+            _, known = self._alike.setdefault((column.index, scale), (ranges, {}))
+            if len(known) >= _MAX_ALIKE:
+                known.clear()
+            known[_bytes_at(body, ranges)] = column
 
     def parse_column(self, column: int, data: bytes, scale: int = 1) -> Column:
         """Decode a column's metadata and check it against the row count.
@@ -219,6 +246,13 @@ class Container:
         if found.ready:
             self._shared[column, scale] = found
         return found
+
+
+def _bytes_at(body: npt.NDArray[np.uint8], ranges: list[Range]) -> bytes:
+    if len(ranges) == 1:
+        low, high = ranges[0]
+        return body[low:high].tobytes()
+    return b"".join([body[low:high].tobytes() for low, high in ranges])
 
 
 class FileMetadata:

@@ -296,12 +296,12 @@ class FileReader:
         container = self.metadata.container
         key = (id(self._schema or container.schema), start, stop)
         plan = container.plans.get(key)
-        if plan is None or plan.projection is not self._known_projection(None):
+        resolved = self._known_projection(None) or await self._projection(None)
+        if plan is None or plan.projection is not resolved:
             wanted = check_rows(range(start, stop), self.num_rows)
-            resolved = self._known_projection(None) or await self._projection(None)
             await self._initialise(resolved, wanted)
             plan = self.schedule(resolved, wanted)
-            if container.projections.get(key[0]) is resolved:
+            if resolved is container.projections.get(key[0]) or resolved is container.alike.get(key[0]):
                 if len(container.plans) >= _MAX_PLANS:
                     container.plans.clear()
                 container.plans[key] = plan
@@ -417,6 +417,9 @@ class FileReader:
         known = self._known_projection(schema)
         if known is not None:
             return known
+        known = self._alike_projection(schema)
+        if known is not None:
+            return known
         numbers, scales, spans = self._numbers(schema)
         columns = await self._columns(numbers, scales)
         for at, leaf in enumerate(schema.leaves()):
@@ -433,7 +436,29 @@ class FileReader:
         if len(memo) >= _MAX_PROJECTIONS:
             memo.clear()
         memo[id(schema)] = resolved
+        if not shared and self._body is not None and all(column.ready for column in columns):
+            if len(metadata.container.alike) >= _MAX_PROJECTIONS:
+                metadata.container.alike.clear()
+            metadata.container.alike[id(schema)] = resolved
         return resolved
+
+    def _alike_projection(self, schema: Schema) -> ResolvedProjection | None:
+        """The projection of another file, if this one is here whole and has the very columns of that one."""
+        body, metadata = self._body, self.metadata
+        found: ResolvedProjection | None = metadata.container.alike.get(id(schema))
+        if body is None or found is None or found.schema is not schema or found.mapping != self._mapping:
+            return None
+        container = metadata.container
+        for column, scale in zip(found.columns, found.scales, strict=True):
+            number = column.index
+            if container.shared_column(number, scale) is column:
+                continue
+            if container.alike_column(number, scale, body) is not column:
+                return None
+            if self._cache is not None:
+                self._cache.put((self.store.uri, self.path, number), column, column.nbytes)
+        metadata.projections[id(schema)] = found
+        return found
 
     def _numbers(self, schema: Schema) -> tuple[list[int], list[int], list[int]]:
         """Column number and items per row of each leaf, and the first leaf of each field, then their number."""
@@ -466,6 +491,10 @@ class FileReader:
             column = container.shared_column(number, scale)
             if column is None and self._cache is not None:
                 column = self._cache.get((self.store.uri, self.path, number))
+            if column is None and self._body is not None:
+                column = container.alike_column(number, scale, self._body)
+                if column is not None and self._cache is not None:
+                    self._cache.put((self.store.uri, self.path, number), column, column.nbytes)
             if column is None:
                 data = container.column_bytes(number)
                 if data is None:
@@ -539,7 +568,7 @@ class FileReader:
         if ahead:
             self._keep(ahead, buffers[len(ranges) :])
         at = 0
-        touched: dict[int, Column] = {}
+        touched: dict[int, tuple[Column, int]] = {}
         for leaf, column, number, size in jobs:
             try:
                 column.pages[number].initialise(buffers[at : at + size])
@@ -548,13 +577,15 @@ class FileReader:
             except DAMAGE as error:
                 raise damaged_page(error, self.path, resolved, leaf, number) from error
             at += size
-            touched[column.index] = column
-        for column in touched.values():
+            touched[column.index] = (column, resolved.scales[leaf])
+        for column, scale in touched.values():
             column.ready = all(page.initialised for page in column.pages)
             if self._cache is not None:
                 whole = column.whole
                 whole.ready = column.ready
                 self._cache.put((self.store.uri, self.path, column.index), whole, whole.nbytes)
+            if self._body is not None and column.ready and column.whole is column:
+                self.metadata.container.keep_alike(column, scale, self._body)
 
     # -- schedule, fetch, decode ------------------------------------------------------------------------
 

@@ -8,16 +8,19 @@ nullability of list items do not matter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.schema import Field, Schema, arrow_type_of, column_fields, logical_type_of
+from pilum.schema.jsonb import is_json_text
 
-__all__ = ["accepts", "check_storable"]
+__all__ = ["accepts", "check_storable", "check_widths"]
 
 _LISTS = ("list", "list.struct", "large_list", "large_list.struct", "map")
+_NO_BYTES = "fixed_size_binary:0"
 _BLOB_TYPES = ("large_binary", "blob")
 _BLOB_MEMBERS = ("kind", "position", "size", "blob_id", "blob_uri")
 
@@ -30,6 +33,7 @@ def check_storable(schema: Schema, version: tuple[int, int]) -> None:
         InvalidInputError: a type that no version stores in the way that the metadata of the field asks for.
     """
     column_fields(schema, version)
+    check_widths(schema.fields, version)
     for top in schema.fields:
         _check(top, version, in_list=False, in_fixed=False)
 
@@ -51,6 +55,24 @@ def _check(field: Field, version: tuple[int, int], *, in_list: bool, in_fixed: b
     else:
         for child in field.children:
             _check(child, version, in_list=in_list or is_list, in_fixed=in_fixed or is_fixed)
+
+
+def check_widths(fields: Sequence[Field], version: tuple[int, int]) -> None:
+    """Refuse values of no bytes where they cannot be stored: anywhere but in pages of one value, which 2.2 has.
+
+    Raises:
+        UnsupportedError: there are some before 2.2, in fixed-size lists or in packed structs.
+    """
+    for field in fields:
+        logical = field.logical_type
+        if logical == _NO_BYTES and version < (2, 2):
+            raise UnsupportedError(f"column {field.name!r}: {field.arrow_type} needs file format 2.2")
+        packed = field.is_packed and any(child.logical_type == _NO_BYTES for child in field.children)
+        if packed or f":{_NO_BYTES}:" in logical:
+            raise UnsupportedError(
+                f"column {field.name!r}: values of no bytes cannot be stored in a {field.arrow_type}"
+            )
+        check_widths(field.children, version)
 
 
 def _check_blob(field: Field, version: tuple[int, int], in_list: bool) -> None:
@@ -101,9 +123,13 @@ def accepts(field: Field, kind: Any) -> bool:
     if kind.equals(stored):
         return True
     if isinstance(kind, pa.BaseExtensionType):
+        if field.logical_type == "json" and is_json_text(kind):
+            return True
         return accepts(field, kind.storage_type)
     types = pa.types
     if types.is_struct(kind):
+        if field.is_packed and any(child.logical_type == "json" for child in field.children):
+            return False  # its members are stored as they are
         names = [kind.field(i).name for i in range(kind.num_fields)]
         return (
             types.is_struct(stored)

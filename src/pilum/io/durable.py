@@ -8,6 +8,18 @@ The file is complete and on disk before its name exists, and the name is on disk
 manifest can only follow its data files.  A process killed on the way leaves a temporary file, which listings
 hide.
 
+What nobody refers to yet may get its name first, and be synced together with what will refer to it (`Syncs`):
+
+```
+data file ──write──► replace ─┐
+                              ├► fsync of all ──link──► manifest ──► fsync of its folder
+manifest  ──write─────────────┘
+```
+
+An fsync is mostly a wait for the disk to empty its cache, and those that wait at the same time share one: where the
+disk is slow, or busy, they wait on threads.  After a power cut there may be a data file that is not whole, which
+nothing refers to.
+
 Putting a file only where there is none needs an operation that fails when the name exists:
 
 1. ``link`` (POSIX), or ``rename`` on Windows, which refuses to replace.
@@ -20,14 +32,17 @@ Putting a file only where there is none needs an operation that fails when the n
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import ClassVar
 
 from pilum import imports
 from pilum.errors import StoreError
 
-__all__ = ["HIDDEN", "TemporaryFile", "is_temporary", "put_if_absent"]
+__all__ = ["HIDDEN", "Syncs", "TemporaryFile", "is_temporary", "put_if_absent"]
 
 HIDDEN = ".pilum-"
 _LOCK = HIDDEN + "lock"
@@ -44,11 +59,104 @@ _NO_LINKS = {
     errno.EACCES,
 }
 _MOST_BUFFERS = 1024  # IOV_MAX on Linux and macOS
+# Files whose sync is postponed, and their bytes: more are better on their way to the disk while others are written.
+_MOST_POSTPONED = 16
+_MOST_POSTPONED_BYTES = 32 << 20
+# Where a sync takes less, threads cost more than they save.
+_SLOW_SYNC_SECONDS = 5e-4
 
 
 def is_temporary(name: str) -> bool:
     """Whether a file is one that was not finished, by its name."""
     return name.startswith(HIDDEN) and name.endswith(".tmp")
+
+
+class Syncs:
+    """Files and folders that must be on disk before something refers to them.
+
+    Attributes:
+        seconds: how long a sync took in this process when `wait` was last called.
+    """
+
+    seconds: ClassVar[float] = 0.0
+
+    def __init__(self) -> None:
+        self._files: list[int] = []
+        self._folders: dict[str, None] = {}
+        self._bytes = 0
+
+    def takes(self, size: int) -> bool:
+        """Whether a file of ``size`` bytes may be added, or had better be synced at once."""
+        return len(self._files) < _MOST_POSTPONED and self._bytes + size <= _MOST_POSTPONED_BYTES
+
+    def add(self, descriptor: int, folder: str, size: int) -> None:
+        """Take over an open file whose name is in ``folder``."""
+        self._files.append(descriptor)
+        self._folders[folder] = None
+        self._bytes += size
+
+    def wait(self, descriptor: int) -> None:
+        """Sync everything that was added, and one more file, which stays open.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        jobs: list[Callable[[], None]] = [lambda: os.fsync(descriptor)]
+        jobs += [lambda one=one: os.fsync(one) for one in self._files]  # type: ignore[misc]
+        jobs += [lambda one=one: sync_folder(one) for one in self._folders]  # type: ignore[misc]
+        together = len(jobs) > 1 and Syncs.seconds > _SLOW_SYNC_SECONDS
+        started = perf_counter()
+        try:
+            if together:
+                _together(jobs)
+            else:
+                for job in jobs:
+                    job()
+        finally:
+            self.close()
+        elapsed = perf_counter() - started
+        Syncs.seconds = elapsed if together else elapsed / len(jobs)
+
+    def close(self) -> None:
+        """Let go of what was added, synced or not."""
+        files, self._files = self._files, []
+        self._folders.clear()
+        self._bytes = 0
+        for descriptor in files:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _together(jobs: Sequence[Callable[[], None]]) -> None:
+    """Run jobs that wait for the disk, each on a thread; all have ended when it returns or raises."""
+    failures: list[BaseException] = []
+
+    def run(job: Callable[[], None], ended: _thread.LockType) -> None:
+        try:
+            job()
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            ended.release()
+
+    running = []
+    for job in jobs[1:]:
+        ended = _thread.allocate_lock()
+        ended.acquire()
+        try:
+            _thread.start_new_thread(run, (job, ended))  # a third of the cost of `threading.Thread`
+        except RuntimeError:  # the system has no more threads
+            run(job, ended)
+        running.append(ended)
+    try:
+        jobs[0]()
+    finally:
+        for ended in running:
+            ended.acquire()
+    if failures:
+        raise failures[0]
 
 
 class TemporaryFile:
@@ -65,6 +173,7 @@ class TemporaryFile:
         self._temporary = os.path.join(self._folder, f"{HIDDEN}{os.urandom(8).hex()}.tmp")
         self._owner = os.getpid()
         self._descriptor = -1
+        self._named = False
         try:
             self._descriptor = os.open(self._temporary, _CREATE, 0o666)
         except FileNotFoundError:
@@ -94,30 +203,59 @@ class TemporaryFile:
             if buffers and written:
                 buffers[0] = buffers[0][written:]
 
-    def publish(self, *, if_absent: bool = False) -> None:
+    def publish(self, *, if_absent: bool = False, after: Syncs | None = None) -> None:
         """Make the file durable and give it its name.
+
+        Args:
+            if_absent: only if nothing has that name.
+            after: what else must be on disk before the name exists.
 
         Raises:
             FileExistsError: ``if_absent`` and the name exists.
         """
-        if self._descriptor < 0:
-            raise StoreError(f"{self.path} is no longer being written")
-        os.fsync(self._descriptor)
-        descriptor, self._descriptor = self._descriptor, -1
-        os.close(descriptor)
+        descriptor = self._open_descriptor()
+        if after is None:
+            os.fsync(descriptor)
+        else:
+            after.wait(descriptor)
+        self._close()
         if if_absent:
             put_if_absent(self._temporary, self.path)
         else:
             os.replace(self._temporary, self.path)
+        self._named = True
         sync_folder(self._folder)
+
+    def name(self, syncs: Syncs | None) -> None:
+        """Give the file its name, and leave it to ``syncs`` to make both durable; nobody does where it is None."""
+        descriptor = self._open_descriptor()
+        # On Windows an open file keeps its name.
+        if syncs is not None and (_WINDOWS or not syncs.takes(self.position)):
+            self.publish()
+            return
+        if syncs is None:
+            self._close()
+        os.replace(self._temporary, self.path)
+        self._named = True
+        if syncs is not None:
+            self._descriptor = -1
+            syncs.add(descriptor, self._folder, self.position)
+
+    def _open_descriptor(self) -> int:
+        if self._descriptor < 0:
+            raise StoreError(f"{self.path} is no longer being written")
+        return self._descriptor
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
     def discard(self) -> None:
         """Close and remove what was not published."""
         if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
-        if self._owner == os.getpid():
-            # Also after a failed publication; after a successful one there is nothing to remove.
+            self._close()
+        if not self._named and self._owner == os.getpid():
+            # Also after a failed publication.
             try:
                 os.unlink(self._temporary)
             except OSError:

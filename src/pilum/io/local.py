@@ -311,16 +311,23 @@ class LocalStore(Store):
     # -- writing ---------------------------------------------------------------------------------------
 
     async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
-        await self._off_loop(self._put, path, data, if_absent)
+        await self._off_loop(self._put, path, data, lambda file: file.publish(if_absent=if_absent))
 
-    def _put(self, path: str, data: Any, if_absent: bool) -> None:
+    async def put_unsynced(self, path: str, data: Any) -> None:
+        await self._off_loop(self._put, path, data, lambda file: file.name(None))
+
+    async def put_after(self, path: str, data: Any, syncs: durable.Syncs) -> None:
+        """`put`, if absent, of what refers to files that are synced with it, before its name exists."""
+        await self._off_loop(self._put, path, data, lambda file: file.publish(if_absent=True, after=syncs))
+
+    def _put(self, path: str, data: Any, publish: Callable[[durable.TemporaryFile], None]) -> None:
         started = perf_counter()
         view = memoryview(data).cast("B")
         try:
             file = durable.TemporaryFile(self._locate(path))
             try:
                 file.write([view])
-                file.publish(if_absent=if_absent)
+                publish(file)
             finally:
                 file.discard()
         except (OSError, ValueError) as error:
@@ -342,12 +349,13 @@ class LocalStore(Store):
             self._fail(error, path)
         _note(path, 0, started, "delete")
 
-    async def create(self, path: str) -> ObjectWriter:
+    async def create(self, path: str, syncs: durable.Syncs | None = None) -> ObjectWriter:
+        """Begin to write a file; with ``syncs`` it is left to them to make it durable."""
         try:
             file = await self._off_loop(durable.TemporaryFile, self._locate(path))
         except (OSError, ValueError) as error:
             self._fail(error, path)
-        return _LocalWriter(self, path, file)
+        return _LocalWriter(self, path, file, syncs)
 
     async def _off_loop(self, fn: Callable[..., T], *args: Any) -> T:
         """Call what waits for the disk: here, or away from the event loop's thread."""
@@ -373,8 +381,11 @@ class LocalStore(Store):
 class _LocalWriter(ObjectWriter):
     """Writes a file under a temporary name and gives it its own when it is complete."""
 
-    def __init__(self, store: LocalStore, path: str, file: durable.TemporaryFile) -> None:
+    def __init__(
+        self, store: LocalStore, path: str, file: durable.TemporaryFile, syncs: durable.Syncs | None
+    ) -> None:
         self.path = path
+        self._syncs = syncs
         self._store = store
         self._file = file
 
@@ -398,7 +409,10 @@ class _LocalWriter(ObjectWriter):
 
     async def finish(self) -> None:
         try:
-            await self._store._off_loop(self._file.publish)
+            if self._syncs is None:
+                await self._store._off_loop(self._file.publish)
+            else:
+                await self._store._off_loop(self._file.name, self._syncs)
         except (OSError, ValueError) as error:
             self._file.discard()
             self._store._fail(error, self.path)

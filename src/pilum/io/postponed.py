@@ -1,8 +1,9 @@
 """Objects that need not be complete before work goes on.
 
 A writer of several files, or of one whose commit has more to prepare, would wait a round trip for each file to be
-complete.  Where that takes a network, `PostponingStore` begins to complete a file and goes on; `settle` waits for
-all of them, and must be awaited before anything refers to them.
+complete, or for the disk.  Over a network `PostponingStore` begins to complete a file and goes on; `settle` waits for
+all of them, and must be awaited before anything refers to them.  On a local disk the files are there at once, and
+synced together with what refers to them, by `put_last`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pilum.io import durable
+from pilum.io.local import LocalStore
 from pilum.io.runtime import cancel_and_wait
 from pilum.io.store import ObjectWriter, Store
 
@@ -23,10 +26,10 @@ _AT_ONCE = 4
 
 
 class PostponingStore(Store):
-    """A store to write into whose objects are complete after `settle`.
+    """A store to write into whose objects are complete after `settle`, and durable after `put_last`.
 
     Args:
-        store: where they go; where it never suspends, nothing is postponed.
+        store: where they go; in memory nothing is postponed.
     """
 
     def __init__(self, store: Store) -> None:
@@ -35,10 +38,28 @@ class PostponingStore(Store):
         self.suspends = store.suspends
         self.stats = store.stats
         self._tasks: list[asyncio.Future[None]] = []
+        self._syncs = durable.Syncs() if isinstance(store, LocalStore) else None
 
     async def create(self, path: str) -> ObjectWriter:
+        if self._syncs is not None:
+            assert isinstance(self._store, LocalStore)
+            return await self._store.create(path, self._syncs)
         writer = await self._store.create(path)
         return _Postponed(self, writer) if self.suspends else writer
+
+    async def put_last(self, path: str, data: Any) -> None:
+        """Put what refers to the objects, only if it is absent, once they are complete.
+
+        Raises:
+            AlreadyExistsError: it exists.
+            StoreError: it, or one of them, could not be written.
+        """
+        if self._syncs is not None:
+            assert isinstance(self._store, LocalStore)
+            await self._store.put_after(path, data, self._syncs)
+        else:
+            await self.settle()
+            await self._store.put(path, data, if_absent=True)
 
     async def delete(self, path: str) -> None:
         await self._store.delete(path)
@@ -56,7 +77,7 @@ class PostponingStore(Store):
         self._tasks.append(asyncio.ensure_future(writer.finish()))
 
     async def settle(self) -> None:
-        """Wait until all objects are complete.
+        """Wait until all objects are complete; on a local disk they are.
 
         Raises:
             StoreError: one of them could not be written.
@@ -65,10 +86,15 @@ class PostponingStore(Store):
             for task in self._tasks:
                 await task
         finally:
-            await self.stop()
+            await self._end_tasks()
 
     async def stop(self) -> None:
         """End what has not ended yet."""
+        if self._syncs is not None:
+            self._syncs.close()
+        await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
         tasks, self._tasks = self._tasks, []
         if tasks:
             await cancel_and_wait(tasks)

@@ -264,6 +264,10 @@ class Store:
         """
         raise NotImplementedError
 
+    async def put_unsynced(self, path: str, data: Any) -> None:
+        """`put` of what may be lost, or be cut short, when the machine loses power."""
+        await self.put(path, data)
+
     async def delete(self, path: str) -> None:
         """Remove an object.
 

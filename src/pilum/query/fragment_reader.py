@@ -1,5 +1,7 @@
 """Reads rows of one fragment: its data files side by side, absent columns as nulls.
 
+Members of a column may lie in several files (`members`).
+
 A fragment holds its columns in one or more data files of equal length; a column that no file holds (added
 later as all-null) is null.  Opening is the metadata phase: all files are opened concurrently, and what fails
 fails in that await, naming the file.  Row numbers here are physical: deletions are the caller's business.
@@ -21,6 +23,7 @@ from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 from pilum.file import FileReader
 from pilum.file.open import open_file
 from pilum.io import Bytes
+from pilum.query.members import join_members, leaf_paths
 from pilum.query.snapshot import Snapshot
 from pilum.schema import Field, Schema
 from pilum.table import DataFile, Fragment
@@ -224,13 +227,19 @@ class FragmentReader:
 
     async def _merged(self, rows: range | npt.NDArray[np.int64], count: int) -> pa.RecordBatch:
         batches = await gather([reader.read_batch(rows) for reader in self._parts], suspends=self._suspends)
-        columns = {name: batch.column(name) for batch in batches for name in batch.schema.names}
-        for field in self._nulls:
-            columns[field.name] = pa.nulls(count, field.arrow_type)
-        if not columns:
+        pieces: dict[str, list[pa.Array]] = {}
+        for batch in batches:
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                pieces.setdefault(name, []).append(column)
+        if not self.schema.fields:
             # No stored column is wanted: the batch still carries the row count.
             return pa.RecordBatch.from_arrays([pa.nulls(count)], names=["_"]).select([])
-        return pa.RecordBatch.from_arrays([columns[name] for name in self._arrow.names], schema=self._arrow)
+        deletions = self.fragment.deletion_file is not None
+        columns = [
+            join_members(field, pieces.get(field.name, ()), count, deletions=deletions)
+            for field in self.schema.fields
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self._arrow)
 
 
 def _check_rows(fragment: Fragment, reader: GenericReader) -> None:
@@ -327,7 +336,7 @@ def _contains(fields: tuple[int, ...], ids: tuple[int, ...]) -> bool:
 
 
 def _assign(fragment: Fragment, schema: Schema) -> tuple[list[tuple[DataFile, Schema]], tuple[Field, ...]]:
-    """Give each top-level field to the data file that holds its leaves; the rest are null columns."""
+    """Give each top-level field, or its members, to the data files that hold its leaves; the rest are null columns."""
     files = fragment.files
     holders: dict[int, list[str]] = {}
     nulls: list[Field] = []
@@ -340,15 +349,21 @@ def _assign(fragment: Fragment, schema: Schema) -> tuple[list[tuple[DataFile, Sc
                     f"fragment {fragment.id} holds no data for the required column {field.name!r}"
                 )
             nulls.append(field)
-        elif not leaves.issubset(files[found[0]].fields) and (
-            len(found) > 1 or file_format_version(files[found[0]].version) >= (2, 1)
-        ):
-            # Readers of older formats fill absent members; ids that two files list belong to the first (0.10).
-            raise UnsupportedError(
-                f"column {field.name!r} of fragment {fragment.id} is spread over several data files: not supported yet"
-            )
-        else:
+        elif leaves.issubset(files[found[0]].fields):
             holders.setdefault(found[0], []).append(field.name)
+        elif all(file_format_version(files[position].version) >= (2, 1) for position in found):
+            for key, path in leaf_paths(field).items():
+                position = next((one for one in found if key in files[one].fields), None)
+                if position is not None:
+                    holders.setdefault(position, []).append(path)
+        elif len(found) == 1:
+            # Readers of older formats fill absent members.
+            holders.setdefault(found[0], []).append(field.name)
+        else:
+            raise UnsupportedError(
+                f"column {field.name!r} of fragment {fragment.id} is spread over several data files, and not all are "
+                "of format 2.1 or later"
+            )
     return [(files[position], schema.project(names)) for position, names in sorted(holders.items())], tuple(
         nulls
     )

@@ -18,7 +18,7 @@ from pilum.errors import InvalidInputError
 from pilum.query.coercion import is_binary, is_string
 from pilum.query.expressions import Bound, Constant
 from pilum.query.function_kit import Function, Table, fixed_text, null, per_value
-from pilum.query.jsonb import read_jsonb
+from pilum.schema.jsonb import read_jsonb
 
 __all__ = ["JSON_FUNCTIONS"]
 

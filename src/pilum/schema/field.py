@@ -207,7 +207,7 @@ class Schema:
             CorruptFileError: an unknown parent, a duplicate or negative id, text that is not UTF-8.
             UnsupportedError: a logical type that is not known.
         """
-        return cls(_tree(fields), _proto_metadata(metadata) if metadata else _NO_METADATA)
+        return _shown(cls(_tree(fields), _proto_metadata(metadata) if metadata else _NO_METADATA))
 
     @staticmethod
     def from_proto_bytes(data: bytes) -> Schema:
@@ -215,7 +215,7 @@ class Schema:
 
         Equal bytes give the same object (an LRU of 64 schemas, process-wide).
         """
-        return _schema_of_bytes(data)
+        return _shown(_schema_of_bytes(data))
 
     def to_proto(self) -> list[file_pb2.Field]:
         """The flat pre-order field list."""
@@ -492,7 +492,17 @@ def _schema_of_bytes(data: bytes) -> Schema:
         message = file_pb2.Schema.FromString(data)
     except DecodeError as error:
         raise CorruptFileError(f"the schema is not a valid message: {error}") from None
-    return Schema.from_proto(message.fields, message.metadata)
+    return Schema(
+        _tree(message.fields), _proto_metadata(message.metadata) if message.metadata else _NO_METADATA
+    )
+
+
+def _shown(schema: Schema) -> Schema:
+    """A schema that is none of a file, and so has no hidden columns."""
+    for one in schema.fields:
+        if one.id < 0:
+            raise CorruptFileError(f"field {one.name!r} has id {one.id}; ids must be 0 or larger")
+    return schema
 
 
 @lru_cache(maxsize=256)
@@ -526,7 +536,8 @@ def _tree(messages: Iterable[file_pb2.Field]) -> tuple[Field, ...]:
         node: _Node = (message, [])
         field_id = message.id
         parent_id = message.parent_id
-        if field_id < 0:
+        # Files may have columns that the schema of their table does not show (table.md, section 12.6).
+        if field_id < 0 and not -5 <= field_id <= -3:
             # The descriptor members of a blob v2 column carry no ids of their own in file schemas
             # (file-container-and-structure.md section 8, 13): they belong to the struct before them.
             if blob is None or field_id != -1 or parent_id != -1:

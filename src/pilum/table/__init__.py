@@ -2,7 +2,7 @@
 
 A table is a folder in which every version is one immutable manifest.  This room reads and writes manifests
 (`manifest_file`, `codec`), finds versions (`versions`, `history`), turns one version into the next
-(`operations`, `build`), decides which concurrent changes can stand together (`conflicts`, `rebase`) and
+(`operations`, `build`), decides which concurrent changes can stand together (`catch_up`, `conflicts`, `rebase`) and
 publishes the result (`committing`).  It keeps the deletion vectors (`deletions`), the stable row ids and row
 versions (`row_ids`, `row_id_index`, `lineage`), tags, branches and clones (`references`, `cloning`), knows where
 files lie (`locations`), and cleans up and checks (`maintenance`, `validation`).  What is inside a data file is
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from pilum import imports
 
 if TYPE_CHECKING:
+    from pilum.table.catch_up import known
     from pilum.table.cloning import deep_clone, shallow_clone
-    from pilum.table.committing import CommitLock, commit, known
+    from pilum.table.committing import CommitLock, commit
     from pilum.table.deletions import read_deletions, write_deletions
     from pilum.table.file_lists import FileInfo, all_files, tracked_files
     from pilum.table.files import TrackedFile, files_of
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
         find_versions,
         latest_version,
         list_versions,
+        load_again,
         load_manifest,
         load_version,
         read_transaction,
@@ -103,9 +105,10 @@ else:
         __name__,
         {
             "build": (),
+            "catch_up": ("known",),
             "cleanup_plan": (),
             "cloning": ("deep_clone", "shallow_clone"),
-            "committing": ("CommitLock", "commit", "known"),
+            "committing": ("CommitLock", "commit"),
             "conflict_rules": (),
             "conflicts": (),
             "deletions": ("read_deletions", "write_deletions"),
@@ -114,6 +117,7 @@ else:
             "files": ("TrackedFile", "files_of"),
             "folder_store": ("FolderStore", "folder_of"),
             "fragment_json": ("fragment_from_json", "fragment_to_json"),
+            "hidden": (),
             "history": ("VersionInfo", "describe_versions", "read_transactions", "summarize", "version_at"),
             "indices": ("covered_fragments", "index_details", "index_files", "is_system_index", "new_index"),
             "lineage": ("created_versions", "fragment_row_ids", "updated_versions"),
@@ -188,6 +192,7 @@ else:
                 "find_versions",
                 "latest_version",
                 "list_versions",
+                "load_again",
                 "load_manifest",
                 "load_version",
                 "read_transaction",
@@ -282,6 +287,7 @@ __all__ = [
     "list_branches",
     "list_tags",
     "list_versions",
+    "load_again",
     "load_manifest",
     "load_row_id_index",
     "load_version",

@@ -96,11 +96,13 @@ def build_manifest(
         max_fragment_id=highest,
         reader_flags=reader_flags,
         writer_flags=writer_flags,
+        unseen=None,
         transaction_file="" if disabled else transaction.file_name,
         writer_version=writer_version(),
     )
     if encoded is not None:
-        defer_fragments(built, encoded, f"version {number}")
+        known = latest.fragments if latest.pending is None else ()
+        defer_fragments(built, encoded, f"version {number}", known)
     return built
 
 
@@ -109,14 +111,17 @@ def _apply(
 ) -> tuple[Manifest, tuple[Fragment, ...], list[bytes] | None]:
     """The result of an operation, its fragments in order, and all of them encoded where that was possible.
 
-    A table of very many fragments is not decoded to change a few: the fragments are then those few.
+    The fragments of a table are not decoded to change a few: the fragments are then those few.
     """
     encoded = latest.encoded_fragments
-    if encoded is not None and latest.max_fragment_id is not None:
+    # Tables of format 0.1 may have an id twice (see `check_fragments`).
+    if encoded is not None and latest.max_fragment_id is not None and latest.data_version != (0, 1):
         scope = operation.scope(latest)
         part = None if scope is None else EncodedList.select(encoded, scope, f"version {number}")
         if part is not None:
-            result = operation.apply(replace(latest, version=number, fragments=part.chosen))
+            result = operation.apply(
+                replace(latest, version=number, fragments=part.chosen, unseen=part.unseen)
+            )
             fragments = _in_order(_without_dead_files(result.fragments))
             patched = part.patched(fragments)
             if patched is not None:

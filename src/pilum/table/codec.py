@@ -120,20 +120,23 @@ def split_manifest(data: bytes, where: str) -> ManifestMessage:
         raise CorruptFileError(f"{where}: the manifest cannot be decoded: {error}") from error
 
 
-def decode_manifest(parts: ManifestMessage, indices: tuple[IndexMetadata, ...], where: str) -> Manifest:
+def decode_manifest(
+    parts: ManifestMessage, indices: tuple[IndexMetadata, ...], where: str, *, lazy: bool = False
+) -> Manifest:
     """Decode a manifest message.  ``parts.message`` is consumed.
 
     Args:
         parts: the message.
         indices: decoded index section.
         where: path of the file, for messages.
+        lazy: decode and check fragments on first use, however few there are.
 
     Raises:
         CorruptFileError: the message is not a valid manifest.
         UnsupportedError: it needs features that pilum does not have.
     """
     try:
-        return _decode(parts.message, parts.fragments, indices, where)
+        return _decode(parts.message, parts.fragments, indices, where, lazy)
     except (wire.DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: the manifest cannot be decoded: {error}") from error
     except (CorruptFileError, UnsupportedError) as error:
@@ -141,7 +144,7 @@ def decode_manifest(parts: ManifestMessage, indices: tuple[IndexMetadata, ...], 
 
 
 def _decode(
-    message: pb.Manifest, encoded: list[bytes], indices: tuple[IndexMetadata, ...], where: str
+    message: pb.Manifest, encoded: list[bytes], indices: tuple[IndexMetadata, ...], where: str, lazy: bool
 ) -> Manifest:
     reader_flags, writer_flags = message.reader_feature_flags, message.writer_feature_flags
     flags.check_readable(reader_flags, writer_flags, where)
@@ -177,21 +180,35 @@ def _decode(
         message.ClearField(name)  # type: ignore[arg-type]
     object.__setattr__(manifest, "extra", message.SerializeToString())
 
-    if len(encoded) > _EAGER_FRAGMENTS:
+    if lazy or len(encoded) > _EAGER_FRAGMENTS:
         defer_fragments(manifest, encoded, where)
     else:
         fragments = decode_fragments(encoded, where)
         check_fragments(fragments, manifest.data_version, reader_flags, writer_flags, where)
-        object.__setattr__(manifest, "fragments", fragments)
+        manifest.keep_fragments(fragments, encoded)
     return manifest
 
 
-def defer_fragments(manifest: Manifest, encoded: Sequence[bytes], where: str) -> None:
-    """Give a new manifest its fragments encoded; they are decoded and checked on first use."""
+def defer_fragments(
+    manifest: Manifest, encoded: Sequence[bytes], where: str, known: Sequence[Fragment] = ()
+) -> None:
+    """Give a new manifest its fragments encoded; they are decoded and checked on first use.
+
+    Args:
+        manifest: the new manifest.
+        encoded: its fragments.
+        where: path of the file, for messages.
+        known: fragments of another version; those with the same message are not decoded again.
+    """
     data_version, flags_ = manifest.data_version, (manifest.reader_flags, manifest.writer_flags)
 
     def decode() -> tuple[Fragment, ...]:
-        fragments = decode_fragments(encoded, where)
+        ready = {one.encoded: one for one in known if one.encoded}
+        missing = [one for one in encoded if one not in ready] if ready else encoded
+        fragments = decode_fragments(missing, where)
+        if ready:
+            ready.update(zip(missing, fragments, strict=True))
+            fragments = tuple([ready[one] for one in encoded])
         check_fragments(fragments, data_version, *flags_, where)
         return fragments
 

@@ -5,7 +5,7 @@
     somebody was faster  ->  wait a random moment and look again
 
 Data and deletion files are complete before the transaction file, which is complete before the manifest; the
-manifest appears atomically.  A writer that dies anywhere leaves the previous version as it was, plus files
+manifest appears atomically, and after what it needs is on disk.  A writer that dies anywhere leaves the previous version as it was, plus files
 that nobody refers to.
 """
 
@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 from pilum.errors import (
     AlreadyExistsError,
@@ -29,30 +29,29 @@ from pilum.errors import (
     StoreError,
     UnsupportedError,
 )
-from pilum.io import QuerySpan, Store, current_runtime
+from pilum.io import QuerySpan, Store
+from pilum.io.postponed import PostponingStore
 from pilum.io.runtime import cancel_and_wait
 from pilum.table import maintenance
 from pilum.table.build import build_manifest
-from pilum.table.conflicts import conflict_between
+from pilum.table.catch_up import History
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
 from pilum.table.hint import write_hint
-from pilum.table.manifest_file import serialize_manifest_file
+from pilum.table.manifest_file import MAX_INLINE_TRANSACTION, serialize_manifest_file
 from pilum.table.model import Manifest
 from pilum.table.naming import DETACHED_BIT, TRANSACTIONS, NamingScheme, manifest_path
 from pilum.table.operations import Clone, Operation, Overwrite
 from pilum.table.rebase import rebase
 from pilum.table.transaction import Transaction, encode_transaction, new_uuid
-from pilum.table.versions import VersionFile, find_newest, find_versions, load_version, read_transaction
+from pilum.table.versions import find_newest, find_versions, load_manifest
 from pilum.table.waiting import Backoff
 
-__all__ = ["CommitLock", "commit", "known"]
+__all__ = ["CommitLock", "commit"]
 
 # Called with a version number; the context manager it returns holds the lock while that version is published.
 CommitLock = Callable[[int], AbstractContextManager[Any]]
 
 _DETACHED_ATTEMPTS = 20
-# How many manifests of other writers are read at once.
-_READ_WINDOW = 64
 
 
 P = ParamSpec("P")
@@ -88,6 +87,8 @@ async def commit(
     auto_cleanup: bool = True,
     base: Awaitable[Manifest] | None = None,
     before: Callable[[], Awaitable[None]] | None = None,
+    into: PostponingStore | None = None,
+    time_limit: float | None = None,
 ) -> Manifest:
     """Commit an operation and return the manifest of the new version.
 
@@ -108,12 +109,15 @@ async def commit(
         auto_cleanup: do the cleanup that the config of the table asks for; it fails silently.
         base: brings the manifest of ``read_version`` where it need not be read again.
         before: awaited before anything is published: the files of the operation are complete when it returns.
+        into: where files of the operation were written that may not be durable yet; the manifest is put after them.
+        time_limit: seconds after which nothing is published any more, looked at before every attempt; None for half an
+            hour.
 
     Raises:
         AlreadyExistsError: the table is to be created and exists.
         NotFoundError: ``read_version`` does not exist.
         CommitConflictError: another writer's commit excludes this one, or others were faster every time.
-        RetryTimeoutError: it was not done within half an hour.
+        RetryTimeoutError: it was not done in its time; nothing was published.
         UnsupportedError: the table needs features that pilum cannot write.
         InvalidInputError: the operation does not fit the table.
         StoreError: the store failed; when the message says that the status of the commit is unknown, the
@@ -121,22 +125,22 @@ async def commit(
     """
     if transaction is None:
         transaction = Transaction(read_version or 0, new_uuid(), operation, dict(properties or {}))
+    target = _Target(store, commit_lock, into, Backoff(time_limit))
     if not transaction.read_version or isinstance(transaction.operation, Clone):
         if detached:
             raise InvalidInputError("the first version of a table cannot be detached")
-        return await _create(store, transaction, commit_lock, stable_row_ids, naming, before)
+        return await _create(target, transaction, stable_row_ids, naming, before)
     if detached:
         if before is not None:
             await before()
-        return await _commit_detached(store, transaction)
-    backoff = Backoff()
-    history = _History(transaction.read_version, base)
+        return await _commit_detached(target, transaction)
+    history = History(transaction.read_version, base)
     file = _TransactionFile(store, transaction)
     try:
         await _prepare(store, commit_lock, before, history.catch_up(store, transaction), file)
         return await _commit_after(
-            store, transaction, history, file, backoff,
-            max_retries=max_retries, lock=commit_lock, stable_row_ids=stable_row_ids, auto_cleanup=auto_cleanup,
+            target, transaction, history, file,
+            max_retries=max_retries, stable_row_ids=stable_row_ids, auto_cleanup=auto_cleanup,
         )  # fmt: skip
     except _StatusUnknown as unknown:
         raise unknown.cause from unknown.cause.__cause__
@@ -146,18 +150,17 @@ async def commit(
 
 
 async def _commit_after(
-    store: Store,
+    target: _Target,
     transaction: Transaction,
-    history: _History,
+    history: History,
     file: _TransactionFile,
-    backoff: Backoff,
     *,
     max_retries: int,
-    lock: CommitLock | None,
     stable_row_ids: bool,
     auto_cleanup: bool,
 ) -> Manifest:
     """Commit to a table whose history was looked at just now."""
+    store, backoff = target.store, target.backoff
     strict = max_retries == 0 and isinstance(transaction.operation, Overwrite)
     for attempt in range(max(max_retries, 1)):
         if attempt:
@@ -171,11 +174,10 @@ async def _commit_after(
             )
         rebased = await rebase(store, transaction, latest, history.others)
         try:
-            backoff.check(store.uri)
             manifest = build_manifest(
                 latest, rebased.transaction, time.time_ns(), stable_row_ids=stable_row_ids
             )
-            published = await _publish(store, file, rebased.transaction, manifest, history.scheme, lock)
+            published = await _publish(target, file, rebased.transaction, manifest, history.scheme)
         except _CertainlyNotPublished as failure:
             await _discard(store, rebased.written)
             await file.discard()
@@ -198,33 +200,14 @@ async def _commit_after(
     )
 
 
-def known(store: Store, manifest: Manifest) -> Awaitable[Manifest] | None:
-    """The manifest that a handle holds, as the ``base`` of a `commit`.
-
-    None on a local disk, where reading it again costs nothing and notices that the table was replaced.
-    """
-    return _Known(manifest) if store.suspends else None
-
-
-class _Known:
-    """An awaitable that is there already."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-
-    def __await__(self) -> Generator[Any, None, Manifest]:
-        yield from ()
-        return self._manifest
-
-
 async def _create(
-    store: Store,
+    target: _Target,
     transaction: Transaction,
-    lock: CommitLock | None,
     stable_row_ids: bool,
     naming: NamingScheme,
     before: Callable[[], Awaitable[None]] | None,
 ) -> Manifest:
+    store = target.store
     exists = f"dataset already exists: {store.uri}"
     file = _TransactionFile(store, transaction)
 
@@ -233,9 +216,9 @@ async def _create(
             raise AlreadyExistsError(exists)
 
     try:
-        await _prepare(store, lock, before, look(), file)
+        await _prepare(store, target.lock, before, look(), file)
         manifest = build_manifest(None, transaction, time.time_ns(), stable_row_ids=stable_row_ids)
-        if not await _publish(store, file, transaction, manifest, naming, lock):
+        if not await _publish(target, file, transaction, manifest, naming):
             raise AlreadyExistsError(exists)
     except _CertainlyNotPublished as failure:
         await file.discard()
@@ -249,12 +232,13 @@ async def _create(
     return manifest
 
 
-async def _commit_detached(store: Store, transaction: Transaction) -> Manifest:
+async def _commit_detached(target: _Target, transaction: Transaction) -> Manifest:
     """Publish a version outside of the history (section 4.4), built on the version that was read."""
+    store = target.store
     scheme = (await find_versions(store)).scheme
     if scheme is not NamingScheme.V2:
         raise InvalidInputError(f"{store.uri}: detached versions need V2 names; migrate the manifests first")
-    base = (await load_version(store, transaction.read_version)).manifest
+    base = await load_manifest(store, transaction.read_version, lazy=True)
     check_writable(base.writer_flags, store.uri)
     rebased = await rebase(store, transaction, base)
     file = _TransactionFile(store, transaction)
@@ -262,7 +246,7 @@ async def _commit_detached(store: Store, transaction: Transaction) -> Manifest:
         version = secrets.randbits(63) | DETACHED_BIT
         manifest = build_manifest(base, rebased.transaction, time.time_ns(), version=version)
         try:
-            if await _publish(store, file, rebased.transaction, manifest, scheme, None):
+            if await _publish(target._replace(lock=None), file, rebased.transaction, manifest, scheme):
                 return manifest
         except _CertainlyNotPublished as failure:
             await file.discard()
@@ -332,9 +316,16 @@ class _TransactionFile:
             await self.write(encode_transaction(self._transaction))
 
     async def write(self, encoded: bytes) -> None:
-        """Have the file hold ``encoded``."""
+        """Have the file hold ``encoded``.
+
+        The manifest holds a copy, which is what the history is read from, so the file need not outlive a power cut;
+        syncing it would be a third of the time of a commit.
+        """
         if self._written != encoded:
-            await self._store.put(self.path, encoded)
+            if len(encoded) <= MAX_INLINE_TRANSACTION:
+                await self._store.put_unsynced(self.path, encoded)
+            else:
+                await self._store.put(self.path, encoded)
             self._written = encoded
 
     async def discard(self) -> None:
@@ -342,109 +333,6 @@ class _TransactionFile:
         if self._written is not None:
             self._written = None
             await _discard(self._store, [self.path])
-
-
-class _History:
-    """What happened to a table since a version was read.
-
-    Attributes:
-        latest: the newest version; known after `catch_up`.
-        scheme: how its manifests are named.
-        others: operations committed since, oldest first.
-    """
-
-    latest: Manifest
-    scheme: NamingScheme
-
-    def __init__(self, read_version: int, base: Awaitable[Manifest] | None = None) -> None:
-        self._seen = read_version
-        self._base = base
-        self.others: list[Operation] = []
-
-    async def catch_up(self, store: Store, transaction: Transaction) -> None:
-        """Look for newer versions; check that the transaction stands beside each.
-
-        Raises:
-            CommitConflictError: it does not, or what others did cannot be found out.
-            NotFoundError: the table or the version that was read does not exist.
-            UnsupportedError: the newest version cannot be written to.
-        """
-        seen = self._seen
-        newest, self.scheme, between = await find_newest(store, seen)
-        if seen & DETACHED_BIT:
-            raise InvalidInputError(f"{store.uri}: a detached version is no base for the history")
-        if not newest:
-            raise NotFoundError(f"no dataset at {store.uri}: it has no versions")
-        if seen > newest:
-            raise NotFoundError(f"{store.uri} has no version {seen}; the newest is {newest}")
-        if newest == seen:
-            if not hasattr(self, "latest"):
-                try:
-                    if self._base is not None:
-                        self.latest = await self._base
-                    else:
-                        self.latest = (await load_version(store, newest, self.scheme)).manifest
-                except NotFoundError:
-                    if (await find_versions(store)).versions[-1:] == [newest]:
-                        raise
-                    # Since the listing others have committed, and removed this version.
-                    return await self.catch_up(store, transaction)
-                check_writable(self.latest.writer_flags, store.uri)
-            return None
-        if newest - seen != between:
-            raise CommitConflictError(
-                f"{store.uri}: versions after {seen} are gone, so the changes since then cannot be checked; "
-                "run the operation again on the newest version",
-                retryable=True,
-            )
-
-        scheme = self.scheme
-
-        async def load(version: int) -> VersionFile:
-            try:
-                return await load_version(store, version, scheme)
-            except NotFoundError:
-                raise CommitConflictError(
-                    f"{store.uri}: version {version} was just removed, so what it changed cannot be checked; "
-                    "run the operation again on the newest version",
-                    retryable=True,
-                ) from None
-
-        stream = current_runtime().map_ordered(
-            load, range(seen + 1, newest + 1), window=_READ_WINDOW, suspends=store.suspends
-        )
-        async with aclosing(stream):
-            async for file in stream:
-                self.others.append(await _check_against(store, transaction, file))
-                self.latest = file.manifest
-        self._seen = newest
-        check_writable(self.latest.writer_flags, store.uri)
-        return None
-
-
-async def _check_against(store: Store, transaction: Transaction, file: VersionFile) -> Operation:
-    """The operation of a version, which the transaction can follow."""
-    version = file.manifest.version
-    other = await read_transaction(store, file)
-    if other is None:
-        raise CommitConflictError(
-            f"{store.uri}: version {version} does not say what it changed, so nothing computed before can "
-            "follow it; run the operation again on the newest version",
-            retryable=True,
-        )
-    conflict = conflict_between(transaction.operation, other.operation)
-    if conflict is not None:
-        advice = (
-            "run the operation again on the newest version"
-            if conflict.retryable
-            else "a retry cannot succeed"
-        )
-        raise CommitConflictError(
-            f"{store.uri}: {conflict.reason}, which was committed as version {version} "
-            f"(this operation was computed on version {transaction.read_version}); {advice}",
-            retryable=conflict.retryable,
-        )
-    return other.operation
 
 
 class _CertainlyNotPublished(Exception):
@@ -461,15 +349,51 @@ class _StatusUnknown(Exception):
         self.cause = cause
 
 
+class _Target(NamedTuple):
+    """Where manifests are published, and under what conditions.
+
+    Attributes:
+        store: the table's store.
+        lock: held meanwhile.
+        into: what must be complete first.
+        backoff: how long all of it may take.
+    """
+
+    store: Store
+    lock: CommitLock | None
+    into: PostponingStore | None
+    backoff: Backoff
+
+    async def put(self, path: str, data: bytes) -> None:
+        """Put a manifest if it is absent.
+
+        Raises:
+            AlreadyExistsError: it exists.
+        """
+        # The lock may be all that keeps two writers apart where a store cannot put only if absent.
+        if self.lock is not None and await _exists(self.store, path):
+            raise AlreadyExistsError(f"{self.store.uri}/{path} exists already")
+        try:
+            if self.into is None:
+                await self.store.put(path, data, if_absent=True)
+            else:
+                await self.into.put_last(path, data)
+        except UnsupportedError:
+            if self.lock is None:
+                raise
+            await self.store.put(path, data)  # nobody else does so now
+
+
 async def _publish(
-    store: Store,
+    target: _Target,
     file: _TransactionFile,
     transaction: Transaction,
     manifest: Manifest,
     scheme: NamingScheme,
-    lock: CommitLock | None,
 ) -> bool:
     """Write transaction and manifest; False when another writer owns the version."""
+    store, lock = target.store, target.lock
+    target.backoff.check(store.uri)
     encoded = encode_transaction(transaction)
     if manifest.writer_flags & TRANSACTION_FILES_DISABLED:
         await file.discard()
@@ -482,11 +406,9 @@ async def _publish(
     data = serialize_manifest_file(manifest, encoded)
     failure: Exception
     try:
-        # The lock may be all that keeps two writers apart where a store cannot put only if absent.
         with contextlib.nullcontext() if lock is None else lock(manifest.version):
-            if lock is not None and await _exists(store, path):
-                raise AlreadyExistsError(f"{store.uri}/{path} exists already")
-            await _put_if_absent(store, path, data, locked=lock is not None)
+            await target.put(path, data)
+        manifest.note_bytes(data)
         return True
     except Exception as error:
         # A lost response looks like a failure, or like somebody else's success on the second try.
@@ -496,15 +418,6 @@ async def _publish(
     if isinstance(failure, AlreadyExistsError):
         return False
     raise _CertainlyNotPublished(failure)
-
-
-async def _put_if_absent(store: Store, path: str, data: bytes, *, locked: bool) -> None:
-    try:
-        await store.put(path, data, if_absent=True)
-    except UnsupportedError:
-        if not locked:
-            raise
-        await store.put(path, data)  # nobody else does so now
 
 
 async def _exists(store: Store, path: str) -> bool:

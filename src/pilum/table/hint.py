@@ -25,6 +25,8 @@ __all__ = ["parse_hint", "read_hint", "write_hint"]
 _SAME_MOMENT_NS = 10_000_000
 # A hint of the longest number has 32 bytes.
 _MAX_BYTES = 64
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _HINT = re.compile(rb'\s*\{\s*"version"\s*:\s*(\d{1,19})\s*\}\s*')
 
 
@@ -35,9 +37,12 @@ def read_hint(store: Store) -> tuple[int, NamingScheme] | None:
     folder = os.path.join(store.uri, VERSIONS)
     path = os.path.join(store.uri, VERSION_HINT)
     try:
-        with open(path, "rb") as file:
-            version = parse_hint(file.read(_MAX_BYTES))
-            placed = os.fstat(file.fileno()).st_ctime_ns
+        descriptor = os.open(path, _READ)
+        try:
+            version = parse_hint(os.read(descriptor, _MAX_BYTES))
+            placed = os.fstat(descriptor).st_ctime_ns
+        finally:
+            os.close(descriptor)
         if version is None:
             return None
         for scheme in (NamingScheme.V2, NamingScheme.V1):
@@ -67,8 +72,11 @@ def write_hint(store: Store, version: int) -> None:
         path = os.path.join(store.uri, VERSION_HINT)
         temporary = os.path.join(store.uri, VERSIONS, f"{HIDDEN}{os.urandom(8).hex()}.tmp")
         with contextlib.suppress(OSError):
-            with open(temporary, "xb") as file:
-                file.write(b'{"version":%d}' % version)
+            descriptor = os.open(temporary, _CREATE, 0o666)
+            try:
+                os.write(descriptor, b'{"version":%d}' % version)
+            finally:
+                os.close(descriptor)
             os.replace(temporary, path)
 
 

@@ -242,13 +242,19 @@ def retain_indices(manifest: Manifest) -> Manifest:
     if not manifest.indices:
         return manifest
     columns = {field.id for field in manifest.schema.walk()}
-    live = np.array([fragment.id for fragment in manifest.fragments], dtype=np.uint32)
+    live: npt.NDArray[np.uint32] | None = None
     named: dict[str, list[IndexMetadata]] = {}
     for index in manifest.indices:
         if not is_system_index(index) and columns.issuperset(index.fields):
             named.setdefault(index.name, []).append(index)
     kept: set[bytes] = set()
     for segments in named.values():
+        if len(segments) == 1:
+            kept.add(segments[0].uuid)
+            continue
+        if live is None:
+            unseen = () if manifest.unseen is None else manifest.unseen()
+            live = np.array([*(fragment.id for fragment in manifest.fragments), *unseen], dtype=np.uint32)
         covering = [index for index in segments if _covers(index, live)]
         kept.update(index.uuid for index in covering or [min(segments, key=lambda one: one.dataset_version)])
     remaining = tuple([one for one in manifest.indices if one.uuid in kept or is_system_index(one)])

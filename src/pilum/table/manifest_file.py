@@ -48,12 +48,13 @@ class ManifestFile(NamedTuple):
     transaction: bytes | None
 
 
-def parse_manifest_file(data: bytes, where: str) -> ManifestFile:
+def parse_manifest_file(data: bytes, where: str, *, lazy: bool = False) -> ManifestFile:
     """Decode a complete manifest file.
 
     Args:
         data: all bytes of the file.
         where: its path, for messages.
+        lazy: decode and check fragments on first use, however few there are.
 
     Raises:
         CorruptFileError: the bytes contradict the format.
@@ -77,7 +78,7 @@ def parse_manifest_file(data: bytes, where: str) -> ManifestFile:
     transaction = None
     if parts.transaction_section is not None:
         transaction = _section(data, parts.transaction_section, offset, "inline transaction", where)
-    manifest = decode_manifest(parts, indices, where)
+    manifest = decode_manifest(parts, indices, where, lazy=lazy)
     if manifest.data_version == (0, 1) and manifest.stored_schema is not None:
         stored = file_pb2.Schema.FromString(manifest.stored_schema[1])
         object.__setattr__(manifest, "dictionaries", dictionaries.take_dictionaries(stored.fields, data))

@@ -212,8 +212,11 @@ class Manifest:
         extra: encoded rest of the message, carried through.
         dictionaries: values of dictionary fields that the manifest file holds (format 0.1).
         stored_schema: a schema and its encoded form, reused as long as ``schema`` is that very object.
+        unseen: gives the ids of fragments of the table that are not among ``fragments``, while an operation is
+            applied to a part of it.
         pending: decodes ``fragments``; None when that has been done.
-        encoded_fragments: the messages of ``fragments`` where these are decoded on first use.
+        encoded_fragments: the messages of ``fragments``, of a manifest that was read or built from one.
+        digest: tells in this process whether a file holds the bytes that this is the content of; see `has_bytes`.
     """
 
     version: int
@@ -235,10 +238,12 @@ class Manifest:
     extra: bytes = field(default=b"", repr=False)
     dictionaries: tuple[StoredDictionary, ...] = field(default=(), repr=False)
     stored_schema: tuple[Schema, bytes] | None = field(default=None, repr=False, compare=False)
+    unseen: Callable[[], Sequence[int]] | None = field(default=None, repr=False, compare=False)
     pending: Callable[[], tuple[Fragment, ...]] | None = field(
         default=None, init=False, repr=False, compare=False
     )
     encoded_fragments: Sequence[bytes] | None = field(default=None, init=False, repr=False, compare=False)
+    digest: int | None = field(default=None, init=False, repr=False, compare=False)
 
     def __getattr__(self, name: str) -> Any:
         # Reached only when a slot is empty, which is how `codec` leaves `fragments`.
@@ -262,11 +267,24 @@ class Manifest:
         """Whether rows keep their id when they move."""
         return bool(self.reader_flags & 2)
 
+    def keep_fragments(self, fragments: tuple[Fragment, ...], encoded: Sequence[bytes]) -> None:
+        """Take decoded fragments with their messages; only for a manifest that nobody else has yet."""
+        object.__setattr__(self, "fragments", fragments)
+        object.__setattr__(self, "encoded_fragments", encoded)
+
     def defer_fragments(self, decode: Callable[[], tuple[Fragment, ...]], encoded: Sequence[bytes]) -> None:
         """Leave the fragments encoded until they are used; only for a manifest that nobody else has yet."""
         object.__setattr__(self, "pending", decode)
         object.__setattr__(self, "encoded_fragments", encoded)
         object.__delattr__(self, "fragments")
+
+    def note_bytes(self, data: bytes) -> None:
+        """Remember the bytes of the file that this is the content of, as 64 bits of a keyed hash."""
+        object.__setattr__(self, "digest", hash(data))
+
+    def has_bytes(self, data: bytes) -> bool:
+        """Whether these are the noted bytes; in another process the answer is no."""
+        return self.digest == hash(data)
 
     def fragment_by_id(self) -> dict[int, Fragment]:
         """Fragments by their id."""

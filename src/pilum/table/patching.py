@@ -12,6 +12,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pilum.errors import CorruptFileError
 from pilum.proto.lazy import wire
@@ -51,6 +52,11 @@ class EncodedList:
             positions.append(at)
         return cls(encoded, tuple(positions), decode_fragments([encoded[one] for one in positions], where))
 
+    def unseen(self) -> list[int]:
+        """Ids of the fragments that were not chosen."""
+        chosen = {one.id for one in self.chosen}
+        return [one.id for one in _glances(self.encoded) if one.id not in chosen]
+
     def patched(self, result: Sequence[Fragment]) -> list[bytes] | None:
         """The list after a change; None when new fragments do not belong behind the others.
 
@@ -78,27 +84,27 @@ def _id_of(encoded: bytes) -> int:
         raise CorruptFileError(f"a fragment cannot be decoded: {error}") from error
 
 
-def any_deletions(encoded: Sequence[bytes]) -> bool:
-    """Whether some fragment has a deletion file."""
+def _glances(encoded: Sequence[bytes]) -> Any:
+    """The fragments as far as `FragmentId` of `views` reads them."""
     kinds = views()
     try:
         data = kinds.split_manifest(fragments=encoded).SerializeToString()
-        return any(one.deletion_file for one in kinds.fragment_ids.FromString(data).fragments)
+        return kinds.fragment_ids.FromString(data).fragments
     except wire.DecodeError as error:
         raise CorruptFileError(f"a fragment cannot be decoded: {error}") from error
+
+
+def any_deletions(encoded: Sequence[bytes]) -> bool:
+    """Whether some fragment has a deletion file."""
+    return any(one.deletion_file for one in _glances(encoded))
 
 
 def any_hidden_lineage(encoded: Sequence[bytes]) -> bool:
     """Whether some fragment keeps row ids or row versions in hidden columns."""
-    kinds = views()
-    try:
-        data = kinds.split_manifest(fragments=encoded).SerializeToString()
-        return any(
-            one.HasField("hidden_ids") or one.HasField("hidden_updated") or one.HasField("hidden_created")
-            for one in kinds.fragment_ids.FromString(data).fragments
-        )
-    except wire.DecodeError as error:
-        raise CorruptFileError(f"a fragment cannot be decoded: {error}") from error
+    return any(
+        one.HasField("hidden_ids") or one.HasField("hidden_updated") or one.HasField("hidden_created")
+        for one in _glances(encoded)
+    )
 
 
 def file_shapes(encoded: Sequence[bytes]) -> set[tuple[int, ...]]:

@@ -13,6 +13,7 @@ from pilum.errors import CorruptFileError, NotFoundError, StoreError, Unsupporte
 from pilum.file.late import prepare
 from pilum.io import Store
 from pilum.table import transaction
+from pilum.table.hidden import hides_any_lineage, with_hidden_lineage
 from pilum.table.hint import parse_hint, read_hint
 from pilum.table.legacy import has_trusted_counts, with_counts
 from pilum.table.manifest_file import ManifestFile, parse_manifest_file
@@ -38,6 +39,7 @@ __all__ = [
     "find_versions",
     "latest_version",
     "list_versions",
+    "load_again",
     "load_manifest",
     "load_version",
     "read_transaction",
@@ -172,24 +174,45 @@ async def _versions_by_hint(store: Store) -> VersionListing:
     raise NotFoundError(f"{store.uri} has no version {version}, which its hint names")
 
 
-async def load_manifest(store: Store, version: int) -> Manifest:
+async def load_manifest(store: Store, version: int, *, lazy: bool = False) -> Manifest:
     """Read the manifest of a version.
+
+    Args:
+        store: the table's store.
+        version: number; with bit 63 set a detached version.
+        lazy: decode and check fragments on first use, however few there are.
 
     Raises:
         NotFoundError: the table has no such version.
         CorruptFileError: the file contradicts the format; the message names it.
         UnsupportedError: the version needs features that pilum does not have.
     """
-    return (await load_version(store, version)).manifest
+    return (await load_version(store, version, lazy=lazy)).manifest
 
 
-async def load_version(store: Store, version: int, scheme: NamingScheme | None = None) -> VersionFile:
+async def load_again(store: Store, seen: Manifest) -> Manifest:
+    """Read the manifest of a version again; it is not decoded again if the file is still the same."""
+    for scheme in (NamingScheme.V2, NamingScheme.V1):
+        try:
+            data = await store.get_all(manifest_path(seen.version, scheme), who="manifest")
+        except NotFoundError:
+            continue
+        if seen.has_bytes(bytes(data)):
+            return seen
+        break
+    return await load_manifest(store, seen.version, lazy=True)
+
+
+async def load_version(
+    store: Store, version: int, scheme: NamingScheme | None = None, *, lazy: bool = False
+) -> VersionFile:
     """Read a version together with its inline transaction.
 
     Args:
         store: the table's store.
         version: number; with bit 63 set a detached version.
         scheme: naming scheme when it is known, else V2 and then V1 is tried.
+        lazy: decode and check fragments on first use, however few there are.
 
     Raises:
         NotFoundError, CorruptFileError, UnsupportedError: see `load_manifest`.
@@ -207,7 +230,8 @@ async def load_version(store: Store, version: int, scheme: NamingScheme | None =
         except NotFoundError:
             continue
         where = f"{store.uri}/{path}"
-        parsed: ManifestFile = parse_manifest_file(bytes(data), where)
+        content = bytes(data)
+        parsed: ManifestFile = parse_manifest_file(content, where, lazy=lazy)
         if parsed.manifest.version != version:
             raise CorruptFileError(
                 f"{where} is named version {version} but holds version {parsed.manifest.version}"
@@ -215,6 +239,9 @@ async def load_version(store: Store, version: int, scheme: NamingScheme | None =
         manifest = parsed.manifest
         if not has_trusted_counts(manifest):
             manifest = await with_counts(store, manifest)
+        if hides_any_lineage(manifest):
+            manifest = await with_hidden_lineage(store, manifest)
+        manifest.note_bytes(content)
         return VersionFile(manifest, parsed.transaction, path)
     raise NotFoundError(f"{store.uri} has no version {version}")
 

@@ -33,10 +33,14 @@ class Backoff:
     """Random pauses between attempts, growing with their number (section 7.2).
 
     A slot is a little longer than the first attempt took; attempt k waits for one of min(4 * 2^k, 128) slots.
+
+    Args:
+        limit: seconds after which the commit is given up; None for half an hour.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float | None = None) -> None:
         self.attempts = 0
+        self._limit = _COMMIT_LIMIT_SECONDS if limit is None else limit
         self._started = time.monotonic()
         self._slot = _FIRST_SLOT_SECONDS
 
@@ -46,13 +50,11 @@ class Backoff:
         Raises:
             RetryTimeoutError: it has.
         """
-        if time.monotonic() - self._started > _COMMIT_LIMIT_SECONDS:
-            raise RetryTimeoutError(
-                f"{what}: not committed within {_COMMIT_LIMIT_SECONDS / 60:.0f} minutes; nothing was published"
-            )
+        if time.monotonic() - self._started > self._limit:
+            raise RetryTimeoutError(f"{what}: not committed within {self._limit:g} s; nothing was published")
 
     async def wait(self) -> bool:
-        """Pause before the next attempt; False when the time for retries is used up."""
+        """Pause before the next attempt, though not beyond the limit; False when the time for retries is used up."""
         elapsed = time.monotonic() - self._started
         if self.attempts == 0:
             self._slot = 1.1 * elapsed
@@ -61,7 +63,7 @@ class Backoff:
         seconds = self._slot * random.randrange(slots)
         if elapsed + seconds > _RETRY_BUDGET_SECONDS:
             return False
-        await pause(seconds)
+        await pause(min(seconds, max(0.0, self._limit - elapsed)))
         return True
 
 

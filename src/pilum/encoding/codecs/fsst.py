@@ -135,7 +135,7 @@ def _expand(block: Block, table: tuple[Bytes, Bytes] | None) -> Block:
         raise CorruptFileError("FSST value with a code that has no symbol, or that ends in an escape")
     data, ends = found
     wide = block.offset_bits == 64 or len(data) > _MAX_I32
-    offsets: Offsets = ends if wide else ends.astype(np.int32)
+    offsets: Offsets = ends.astype(np.int64, copy=False) if wide else ends.astype(np.int32, copy=False)
     return VariableBlock(64 if wide else 32, offsets, data, block.count)
 
 

@@ -7,8 +7,9 @@
     V  each value is compressed on its own
     B  the serialisation of the inner codec as a whole
 
-The compressors are those of pyarrow.  Sizes are attacker-controlled: one is believed only if
-the bytes that are there could yield it, and a result of another size is an error.
+The compressors are those of pyarrow, but for many zstd frames at once (`kernels/zstd.py`).  Sizes are
+attacker-controlled: one is believed only if the bytes that are there could yield it, and a result of another size is
+an error.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from pilum.encoding.codecs.base import (
     Ints,
     MiniBlockEncoded,
     Values,
+    variant,
 )
-from pilum.encoding.kernels import lz4, ranges
+from pilum.encoding.kernels import lz4, ranges, zstd
 from pilum.encoding.kernels.memory import empty
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
@@ -44,6 +46,7 @@ _MAX_SIZE = 1 << 31  # of one buffer, as in the chunk header
 _MIN_BUFFER = 4096  # the reference's writer leaves smaller page-wide buffers alone
 _MAX_TOTAL = 8 << 30  # of everything that one read decompresses
 _NESTED = 4
+_LEVEL = 3  # of zstd, unless another is asked for
 _FEW_FRAMES = 4  # up to so many are decompressed one by one
 
 
@@ -78,9 +81,10 @@ class GeneralCodec(Codec):
         scheme, child = self._parts(ce)
         if not buffers:
             raise CorruptFileError("codec general around a codec without buffers")
-        return registry.decode_miniblock(
-            child, [_decompress_chunks(scheme, buffers[0]), *buffers[1:]], counts
-        )
+        # strings with their 32-bit offsets are multiples of 4 bytes: they need no padding, that is no copy
+        align = 4 if variant(child) in ("variable", "fsst") else 8
+        plain = _decompress_chunks(scheme, buffers[0], align)
+        return registry.decode_miniblock(child, [plain, *buffers[1:]], counts)
 
     def decode_values(self, ce: CE, values: Values) -> Block:
         from pilum.encoding import registry
@@ -156,11 +160,17 @@ def decompress(scheme: int, data: Bytes) -> Bytes:
 
 def compress(scheme: int, data: Bytes, level: int | None = None) -> bytes:
     """The payload of `General` for ``data``."""
-    if scheme == _LZ4:
-        body = pa.Codec("lz4_raw").compress(np.ascontiguousarray(data), asbytes=True)
-        return len(data).to_bytes(4, "little") + bytes(body)
-    codec = pa.Codec("zstd", level or 3)
-    return len(data).to_bytes(8, "little") + bytes(codec.compress(np.ascontiguousarray(data), asbytes=True))
+    return _pack(np.ascontiguousarray(data), *_compressor(scheme, level))
+
+
+def _compressor(scheme: int, level: int | None) -> tuple[Any, int]:
+    """Arrow's codec, and how many bytes the size before each payload takes."""
+    return (pa.Codec("lz4_raw"), 4) if scheme == _LZ4 else (pa.Codec("zstd", level or _LEVEL), 8)
+
+
+def _pack(data: Bytes, codec: Any, prefix: int) -> bytes:
+    packed: bytes = len(data).to_bytes(prefix, "little") + codec.compress(data, asbytes=True)
+    return packed
 
 
 def _decompress_zstd(frame: Bytes, claimed: int | None) -> Bytes:
@@ -203,7 +213,7 @@ def _frame_size(frame: Bytes) -> int | None:
 
 
 def _decompress_chunks(scheme: int, chunks: ChunkSet, align: int = 8) -> ChunkSet:
-    """Every chunk decompressed, back to back (each starts on a word boundary); empty ones are empty."""
+    """Every chunk decompressed, back to back (each starts on a boundary of ``align`` bytes); empty ones are empty."""
     return (_lz4_chunks if scheme == _LZ4 else _zstd_chunks)(chunks, align)
 
 
@@ -332,9 +342,14 @@ def _decompress_payload(data: Bytes) -> Bytes:
 
 def _compress_chunks(options: EncodeOptions, data: Bytes, sizes: Ints) -> tuple[Bytes, Ints]:
     scheme, level = _scheme(options), options.compression_level
+    if scheme == _ZSTD:
+        found = zstd.compress(data, sizes, level or _LEVEL)
+        if found is not None:
+            return found
     ends = np.cumsum(sizes)
     pieces = zip((ends - sizes).tolist(), ends.tolist(), strict=True)
-    packed = [compress(scheme, data[a:b], level) if b > a else b"" for a, b in pieces]
+    data, compressor = np.ascontiguousarray(data), _compressor(scheme, level)
+    packed = [_pack(data[a:b], *compressor) if b > a else b"" for a, b in pieces]
     return np.frombuffer(b"".join(packed), np.uint8), np.array([len(p) for p in packed], np.int64)
 
 

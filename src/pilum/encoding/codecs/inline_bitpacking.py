@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pilum.encoding.blocks import Block, Bytes, FixedBlock
+from pilum.encoding.blocks import Block, Bytes, FixedBlock, joined
 from pilum.encoding.codecs.base import (
     CE,
     BlocksEncoded,
@@ -25,6 +25,7 @@ from pilum.encoding.codecs.base import (
 from pilum.encoding.codecs.flat import chunk_counts
 from pilum.encoding.kernels import bitpacking, ranges
 from pilum.encoding.kernels.chunks import read_widths
+from pilum.encoding.kernels.memory import zeros
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
 __all__ = ["CODEC", "word_bits"]
@@ -133,8 +134,8 @@ def pad_groups(block: FixedBlock, counts: Ints) -> Bytes:
     data = block.data[: block.count * width]
     if len(counts) < 2 or int(counts[:-1].min()) == GROUP:
         missing = len(counts) * GROUP * width - len(data)
-        return np.concatenate([data, np.zeros(missing, np.uint8)]) if missing else data
-    padded = np.zeros(len(counts) * GROUP * width, np.uint8)
+        return joined([data, np.zeros(missing, np.uint8)]) if missing else data
+    padded = zeros(len(counts) * GROUP * width, np.uint8)
     sizes = counts * width
     ranges.scatter(data, np.cumsum(sizes) - sizes, sizes, padded, np.arange(len(counts)) * (GROUP * width))
     return padded

@@ -20,6 +20,7 @@ from pilum.encoding.codecs.flat import flat_bits, flat_ce
 from pilum.encoding.codecs.inline_bitpacking import word_bits
 from pilum.encoding.kernels import bitpacking, ranges
 from pilum.encoding.kernels.levels import unpack_blocks
+from pilum.encoding.kernels.memory import empty, zeros
 from pilum.errors import CorruptFileError, InvalidInputError
 
 __all__ = ["CODEC"]
@@ -65,7 +66,7 @@ class OutOfLineBitpackingCodec(Codec):
         values = bitpacking.unpack(chunks.data, starts, np.full(len(starts), width), bits)
         if not bool(raw[tail > 0].any()) and not bool(tail[:-1].any()):
             return FixedBlock(bits, values[: total * step], total)
-        out = np.empty(total * step, np.uint8)
+        out = empty(total * step, np.uint8)
         targets = (np.cumsum(counts) - counts) * step
         sizes = np.full(len(starts), GROUP * step)
         last = np.flatnonzero(~raw)
@@ -105,12 +106,12 @@ class OutOfLineBitpackingCodec(Codec):
         sizes = np.full(len(nth), GROUP * step)
         short = np.flatnonzero(pack_tail)
         sizes[first[short] + full[short]] = tail[short] * step
-        padded = np.zeros(len(nth) * GROUP * step, np.uint8)
+        padded = zeros(len(nth) * GROUP * step, np.uint8)
         ranges.scatter(data, sources, sizes, padded, np.arange(len(nth)) * (GROUP * step))
         body, _ = bitpacking.pack(padded, np.full(len(nth), width), bits)
         loose = ~pack_tail * tail * step
         out_sizes = groups * packed + loose
-        out = np.empty(int(out_sizes.sum()), np.uint8)
+        out = empty(int(out_sizes.sum()), np.uint8)
         targets = np.cumsum(out_sizes) - out_sizes
         ranges.scatter(body, first * packed, groups * packed, out, targets)
         ranges.scatter(data, origin + full * (GROUP * step), loose, out, targets + groups * packed)

@@ -141,8 +141,9 @@ class VariableCodec(Codec):
         if width == 4 and int(sizes.max()) > _MAX_I32:
             raise InvalidInputError("a mini-block chunk of strings exceeds 2 GiB")
         starts = np.cumsum(sizes) - sizes
-        out = np.full(int(sizes.sum()), _PADDING, np.uint8)
+        out = empty(int(sizes.sum()), np.uint8)
         words = out.view(f"<u{width}")
+        words[(starts + sizes) // width - 1] = _PADDING * (0x0101010101010101 & ((1 << 8 * width) - 1))
         spread_offsets(offsets, begins, counts, heads - first, words, starts // width)
         ranges.scatter(variable.data, first, last - first, out, starts + heads)
         return MiniBlockEncoded([out], [sizes], counts, variable_ce(variable.offset_bits))

@@ -12,7 +12,7 @@ __all__ = ["Kernel", "enabled", "preload"]
 
 MODULES = (
     "bitpacking", "chunks", "distance", "fsst", "fsst_encode", "levels", "lookup", "lz4", "pick", "pick_lists", "ranges", "runs",
-    "transpose", "unzip", "utf8", "variable",
+    "transpose", "unzip", "utf8", "variable", "zstd",
 )  # fmt: skip
 
 

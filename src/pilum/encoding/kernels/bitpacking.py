@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from pilum import distinct
 from pilum.encoding.kernels import Kernel, ranges
-from pilum.encoding.kernels.memory import empty
+from pilum.encoding.kernels.memory import empty, zeros
 
 __all__ = ["GROUP", "bit_length", "bit_widths", "pack", "unpack", "unpack_words"]
 
@@ -80,13 +80,14 @@ def pack(values: Bytes, widths: Ints, bits: int, header: int = 0) -> tuple[Bytes
     """
     sizes = header + 128 * np.ascontiguousarray(widths, np.int64)
     ends = np.cumsum(sizes)
-    packed = np.zeros(int(widths.sum()) * 16, np.uint64)
+    packed = zeros(int(widths.sum()) * 16, np.uint64)
     source = np.ascontiguousarray(values).view(np.uint64)
     kernel = _PACK.get(source.nbytes)
     (kernel or pack_numpy)(source, np.ascontiguousarray(widths, np.int64), bits, packed)
     if not header:
         return packed.view(np.uint8), sizes
-    out = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
+    out = empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+    out[(ends - sizes)[:, None] + np.arange(header)] = 0
     body = sizes - header
     ranges.scatter(packed.view(np.uint8), np.cumsum(body) - body, body, out, ends - body)
     return out, sizes

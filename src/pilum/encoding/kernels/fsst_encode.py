@@ -21,6 +21,8 @@ import numpy.typing as npt
 
 from pilum import distinct
 from pilum.encoding.kernels import Kernel
+from pilum.encoding.kernels.memory import empty
+from pilum.encoding.kernels.words import word_at
 
 __all__ = ["SymbolTable", "compress", "train"]
 
@@ -33,10 +35,12 @@ SAMPLE = 32 << 10  # bytes; twice that of the published method, for tables that 
 ESCAPED = 256  # code of byte b as a token without a symbol: 256 + b
 _ROUNDS = (8, 38, 68, 98, 108, 128)
 _SLOTS = 4096
+_SLOT = 512 + (1 << 16)  # of the first slot in the table of tokens
 _WEIGHT = (
     64  # a byte of a sample costs as much as so many of what other kernels read, before they are compiled
 )
 _PRIME = 2971215073
+_LANES = 4  # of the kernel that compresses
 _SINGLE = 8  # how much a single byte counts more than a longer token: it saves an escape
 
 
@@ -183,54 +187,130 @@ def compress(data: Bytes, offsets: Ints, table: SymbolTable) -> tuple[Bytes, Int
         offsets: int64; where each value begins, and the end; starts at 0.
         table: of `train`.
     """
-    padded = np.concatenate([data[: int(offsets[-1])], np.zeros(8, np.uint8)])  # words are read 8 bytes wide
-    out = np.empty(2 * len(padded), np.uint8)
+    padded = empty(int(offsets[-1]) + 8, np.uint8)  # words are read 8 bytes wide
+    padded[:-8], padded[-8:] = data[: int(offsets[-1])], 0
     ends = np.zeros(len(offsets), np.int64)
     kernel = _COMPRESS.get(len(padded))
-    arguments = (padded, offsets, table.words, table.lengths, table.slots, table.pairs, table.singles)
-    (kernel or compress_numpy)(*arguments, out, ends)
-    return out[: int(ends[-1])].copy(), ends
+    if kernel is None:
+        out = np.empty(2 * len(padded), np.uint8)
+        arguments = (padded, offsets, table.words, table.lengths, table.slots, table.pairs, table.singles)
+        compress_numpy(*arguments, out, ends)
+        return out[: int(ends[-1])].copy(), ends
+    shares = np.arange(1, _LANES) * int(offsets[-1]) // _LANES
+    edges = np.concatenate([[0], np.searchsorted(offsets, shares), [len(offsets) - 1]])
+    # a code takes two bytes at most, and one more is written
+    begins = 2 * offsets[edges[:-1]] + 8 * np.arange(_LANES)
+    out = empty(2 * len(padded) + 8 * _LANES, np.uint8)
+    kernel(padded, offsets, edges, *_packed(table), out, begins, ends)
+    parts, base = [], 0
+    for begin, low, high in zip(begins.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if low < high:
+            stop = int(ends[high])
+            parts.append(out[begin:stop])
+            ends[low + 1 : high + 1] += base - begin
+            base += stop - begin
+    return np.concatenate(parts) if parts else out[:0], ends
+
+
+def _packed(table: SymbolTable) -> tuple[Words, npt.NDArray[np.uint16]]:
+    """The tables as the kernel wants them, few and small.
+
+    Returns:
+        256 words and 256 masks of symbols; and tokens, ``bytes << 9 | escape << 8 | code``: of symbols, of one byte
+        and of two bytes, with the symbols of the slots at the end.  Symbol 255 stands for none: nothing under its
+        mask of 0 is 1.
+    """
+    count = len(table.lengths)
+    symbols = np.zeros(512, np.uint64)
+    symbols[count:256] = 1
+    symbols[:count] = table.words
+    symbols[256 : 256 + count] = ~np.uint64(0) >> (64 - 8 * table.lengths).astype(np.uint64)
+    tokens = np.zeros(_SLOT + _SLOTS, np.uint16)
+    tokens[:count] = (table.lengths << 9) | np.arange(count)
+    singles = np.where(table.singles < 0, 1 << 9 | 1 << 8 | 255, 1 << 9 | table.singles)
+    tokens[256:512] = singles
+    tokens[512:_SLOT] = np.where(table.pairs < 0, np.tile(singles, 256), 2 << 9 | table.pairs)
+    tokens[_SLOT:] = np.where(table.slots < 0, 255, table.slots)
+    return symbols, tokens
 
 
 def compress_numba(
-    data: Bytes, offsets: Ints, words: Words, lengths: Ints, slots: Ints, pairs: Ints, singles: Ints,
-    out: Bytes, ends: Ints,
-) -> None:  # fmt: skip
-    at = np.uint64(0)
-    for v in range(offsets.size - 1):
-        i = np.uint64(offsets[v])
-        end = np.uint64(offsets[v + 1])
-        while i < end:
-            word = np.uint64(0)
-            for k in range(8):
-                word |= np.uint64(data[i + np.uint64(k)]) << np.uint64(8 * k)
-            left = end - i
-            code = np.int64(-1)
-            size = np.uint64(1)
-            if left >= np.uint64(3):
-                product = (word & np.uint64(0xFFFFFF)) * np.uint64(2971215073)
-                found = slots[(product ^ (product >> np.uint64(15))) & np.uint64(4095)]
-                if found >= 0:
-                    length = np.uint64(lengths[found])
-                    masked = word & (~np.uint64(0) >> (np.uint64(64) - np.uint64(8) * length))
-                    if length <= left and masked == words[found]:
-                        code = found
-                        size = length
-            if code < 0 and left >= np.uint64(2):
-                code = pairs[word & np.uint64(0xFFFF)]
-                if code >= 0:
-                    size = np.uint64(2)
-            if code < 0:
-                code = singles[word & np.uint64(0xFF)]
-            if code >= 0:
-                out[at] = np.uint8(code)
-                at += np.uint64(1)
-            else:
-                out[at] = np.uint8(255)
-                out[at + np.uint64(1)] = np.uint8(word & np.uint64(0xFF))
-                at += np.uint64(2)
-            i += size
-        ends[v + 1] = np.int64(at)
+    data: Bytes, offsets: Ints, edges: Ints, symbols: Words, tokens: Any, out: Bytes, begins: Ints, ends: Ints
+) -> None:
+    """Four lanes, ``edges`` are the values at which they begin: a token is known only after the one before it.
+
+    Each of these steps waits for three loads; side by side the lanes wait at the same time.  Where the codes of a
+    lane begin is given, where those of a value end is told in ``ends``.
+    """
+    one, eight, nine = np.uint64(1), np.uint64(8), np.uint64(9)
+    a, b, c, d = np.uint64(edges[0]), np.uint64(edges[1]), np.uint64(edges[2]), np.uint64(edges[3])
+    a_stop, b_stop, c_stop, d_stop = b, c, d, np.uint64(edges[4])
+    a_to, b_to = np.uint64(begins[0]), np.uint64(begins[1])
+    c_to, d_to = np.uint64(begins[2]), np.uint64(begins[3])
+    a_at, b_at = np.uint64(offsets[a]), np.uint64(offsets[b])
+    c_at, d_at = np.uint64(offsets[c]), np.uint64(offsets[d])
+    a_end = np.uint64(offsets[min(a + one, a_stop)])
+    b_end = np.uint64(offsets[min(b + one, b_stop)])
+    c_end = np.uint64(offsets[min(c + one, c_stop)])
+    d_end = np.uint64(offsets[min(d + one, d_stop)])
+    while a < a_stop or b < b_stop or c < c_stop or d < d_stop:
+        if a_at < a_end:
+            word = word_at(data, a_at)
+            token = token_of(word, a_end - a_at, symbols, tokens)
+            out[a_to] = np.uint8(token)
+            out[a_to + one] = np.uint8(word)  # overwritten unless the token is an escape
+            a_at += token >> nine
+            a_to += one + ((token >> eight) & one)
+        elif a < a_stop:
+            a += one
+            ends[a] = a_to
+            a_end = np.uint64(offsets[min(a + one, a_stop)])
+        if b_at < b_end:
+            word = word_at(data, b_at)
+            token = token_of(word, b_end - b_at, symbols, tokens)
+            out[b_to] = np.uint8(token)
+            out[b_to + one] = np.uint8(word)
+            b_at += token >> nine
+            b_to += one + ((token >> eight) & one)
+        elif b < b_stop:
+            b += one
+            ends[b] = b_to
+            b_end = np.uint64(offsets[min(b + one, b_stop)])
+        if c_at < c_end:
+            word = word_at(data, c_at)
+            token = token_of(word, c_end - c_at, symbols, tokens)
+            out[c_to] = np.uint8(token)
+            out[c_to + one] = np.uint8(word)
+            c_at += token >> nine
+            c_to += one + ((token >> eight) & one)
+        elif c < c_stop:
+            c += one
+            ends[c] = c_to
+            c_end = np.uint64(offsets[min(c + one, c_stop)])
+        if d_at < d_end:
+            word = word_at(data, d_at)
+            token = token_of(word, d_end - d_at, symbols, tokens)
+            out[d_to] = np.uint8(token)
+            out[d_to + one] = np.uint8(word)
+            d_at += token >> nine
+            d_to += one + ((token >> eight) & one)
+        elif d < d_stop:
+            d += one
+            ends[d] = d_to
+            d_end = np.uint64(offsets[min(d + one, d_stop)])
+
+
+def token_of(word: Any, left: Any, symbols: Words, tokens: Any) -> Any:
+    """The token at the beginning of a word of which ``left`` bytes belong to the value; chosen without branches."""
+    product = (word & np.uint64(0xFFFFFF)) * np.uint64(2971215073)
+    slot = (product ^ (product >> np.uint64(15))) & np.uint64(4095)
+    found = np.uint64(tokens[np.uint64(66048) + slot])
+    token = np.uint64(tokens[found])
+    short = np.uint64(tokens[np.uint64(512) + (word & np.uint64(0xFFFF))])
+    alone = np.uint64(tokens[np.uint64(256) + (word & np.uint64(0xFF))])
+    short = alone if left < np.uint64(2) else short
+    same = (word & symbols[np.uint64(256) + found]) == symbols[found]
+    return token if same & (token >> np.uint64(9) <= left) else short
 
 
 def count_numba(
@@ -333,5 +413,7 @@ def count_numpy(
 
 
 _INPUTS = "r.u1, r.i8, r.u8, r.i8, r.i8, r.i8, r.i8"
-_COMPRESS = Kernel(compress_numba, f"void({_INPUTS}, u1, i8)")
+_COMPRESS = Kernel(
+    compress_numba, "void(r.u1, r.i8, r.i8, r.u8, r.u2, u1, r.i8, i8)", helpers=(word_at, token_of)
+)
 _COUNT = Kernel(count_numba, f"void({_INPUTS}, i8, i8)")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel
+from pilum.encoding.kernels.memory import empty
 
 __all__ = ["join", "split"]
 
@@ -23,7 +24,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 def split(data: Bytes, counts: Ints, width: int) -> Bytes:
     """Words of ``width`` bytes (4 or 8) as streams of bytes, chunk by chunk."""
-    out = np.empty(len(data), np.uint8)
+    out = empty(len(data), np.uint8)
     kernel = (_SPLIT_32 if width == 4 else _SPLIT_64).get(len(data))
     if kernel is None:
         transpose_numpy(data, out, counts, width, split=True)
@@ -34,7 +35,7 @@ def split(data: Bytes, counts: Ints, width: int) -> Bytes:
 
 def join(data: Bytes, counts: Ints, width: int) -> Bytes:
     """The inverse of `split`."""
-    out = np.empty(len(data), np.uint8)
+    out = empty(len(data), np.uint8)
     kernel = (_JOIN_32 if width == 4 else _JOIN_64).get(len(data))
     if kernel is None:
         transpose_numpy(data, out, counts, width, split=False)

@@ -42,6 +42,7 @@ from pilum.encoding.v2_0.values import member_bits
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.proto.lazy import array_encodings_pb2 as pb
 from pilum.schema import Field
+from pilum.schema.jsonb import is_json_text, jsonb_of_text
 
 __all__ = ["BlobRows", "StructRows", "encode_rows", "struct_header"]
 
@@ -99,6 +100,8 @@ def encode_rows(field: Field, array: Any) -> list[ColumnRows]:
         InvalidInputError: nulls that the format, or the field, cannot hold.
         UnsupportedError: a type that the format cannot hold.
     """
+    if field.logical_type == "json" and is_json_text(array.type):
+        array = jsonb_of_text(array, field.name)
     while isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
     kind = field.arrow_type

@@ -31,7 +31,7 @@ class Operation(ABC):
         """Ids of the fragments that matter to this operation; None for all of them.
 
         `apply` may be given a manifest with only these, the highest id being known, and returns what became of
-        them and the new ones.
+        them and the new ones.  What needs the ids of the others has `Manifest.unseen`.
         """
         return None
 

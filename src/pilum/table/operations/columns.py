@@ -155,9 +155,9 @@ class Project(Operation):
     preserves_nullability: bool = False
 
     def scope(self, manifest: Manifest) -> frozenset[int] | None:
-        """No fragment, unless one loses a file, or indices have to be checked."""
+        """No fragment, unless one loses a file."""
         live = {field.id for field in self.schema.walk()}
-        if manifest.indices or any(live.isdisjoint(fields) for fields in _shapes(manifest)):
+        if any(live.isdisjoint(fields) for fields in _shapes(manifest)):
             return None
         return frozenset()
 
@@ -203,8 +203,8 @@ class DataReplacement(Operation):
         return frozenset(field for _, file in self.replacements for field in file.fields if field >= 0)
 
     def scope(self, manifest: Manifest) -> frozenset[int] | None:
-        """The fragments with new files; all where indices have to be checked."""
-        return None if manifest.indices else frozenset(one for one, _ in self.replacements)
+        """The fragments with new files."""
+        return frozenset(one for one, _ in self.replacements)
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Put the files into their fragments; indices on these columns no longer cover them."""

@@ -73,8 +73,8 @@ class Delete(Operation):
         return self.removed.union(one.id for one in self.updated_fragments)
 
     def scope(self, manifest: Manifest) -> frozenset[int] | None:
-        """The touched fragments; all where indices have to be checked for fragments that they cover."""
-        return None if manifest.indices else self.touched
+        """The touched fragments."""
+        return self.touched
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Replace the updated fragments whole and drop the deleted ones."""
@@ -162,9 +162,9 @@ class Update(Operation):
         return self.removed.union(one.id for one in self.updated_fragments)
 
     def scope(self, manifest: Manifest) -> frozenset[int] | None:
-        """The touched fragments; all where moved rows are looked for, or indices have to be checked."""
+        """The touched fragments; all where moved rows are looked for."""
         moved = manifest.uses_stable_row_ids and any(one.row_ids is not None for one in self.new_fragments)
-        return None if moved or manifest.indices else self.touched
+        return None if moved else self.touched
 
     def apply(self, manifest: Manifest) -> Manifest:
         """Drop and replace fragments, add the new ones with the ids of the rows that moved there."""

@@ -52,6 +52,7 @@ from pilum.query.snapshot import Snapshot
 from pilum.table import (
     CommitLock,
     NamingScheme,
+    forget_versions,
     latest_version,
     load_manifest,
     max_field_id,
@@ -280,10 +281,12 @@ async def drop(
     files = [one.path for one in await store.list("")]
     manifests = [path for path in files if "_versions/" in path]
     if not files and not ignore_not_found:
+        await forget_versions(store, [])
         raise NotFoundError(f"no dataset at {store.uri}")
     # Manifests first: what an interrupted removal leaves is no dataset any more.
     await store.delete_many(manifests)
     await store.delete_many([path for path in files if "_versions/" not in path])
+    await forget_versions(store, manifests)
     if isinstance(store, LocalStore):
         store.remove_empty_folders()
 
@@ -296,7 +299,7 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, Evolution, Unbuil
     @property
     def uri(self) -> str:
         """Address of the dataset; on a branch that of the main one."""
-        return self.main.uri
+        return self.main.address()
 
     @property
     def lance_schema(self) -> LanceSchema:

@@ -4,6 +4,8 @@
 s3://bucket/folder      Amazon S3 and what speaks its protocol            az://container/folder
 gs://bucket/folder      Google Cloud Storage                              abfss://container@account.host/folder
 http(s)://host/folder   any web server: reading
+
+s3+ddb://bucket/folder?ddbTableName=T           Amazon S3, with the owners of versions in a table of DynamoDB
 ```
 
 Datasets of one bucket that are opened with equal options share one `Bucket`, and with it connections, credentials
@@ -14,6 +16,7 @@ anew costs more than a request.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -24,6 +27,7 @@ from urllib.parse import unquote
 from pilum import imports
 from pilum.errors import InvalidInputError
 from pilum.io.credentials import RenewableCredentials, fetch_options
+from pilum.io.dynamodb import DynamoTable, VersionItems
 from pilum.io.forking import on_fork
 from pilum.io.obstore_client import ObstoreClient, load_obstore, retry_config
 from pilum.io.remote import Bucket, RemoteStore
@@ -36,13 +40,13 @@ __all__ = ["SCHEMES", "Options", "remote_store"]
 Options = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
 SCHEMES: Mapping[str, str] = {
-    "s3": "s3", "s3a": "s3", "gs": "google", "az": "azure", "abfs": "azure", "abfss": "azure", "adl": "azure",
+    "s3": "s3", "s3a": "s3", "s3+ddb": "s3", "gs": "google", "az": "azure", "abfs": "azure", "abfss": "azure", "adl": "azure",
     "http": "http", "https": "http",
 }  # fmt: skip
 
 _KEPT = 8
 _VARIABLES = ("AWS_", "AZURE_", "GOOGLE_", "OBJECT_STORE_", "LANCE_IO_", "HTTP", "NO_PROXY")
-_kept: OrderedDict[Any, Bucket] = OrderedDict()
+_kept: OrderedDict[Any, tuple[Bucket, DynamoTable | None]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -54,17 +58,31 @@ def _forget() -> None:
 
 
 class _Place(NamedTuple):
-    """Where an address leads: kind of store, bucket (or container, or host), key of the folder, options it implies."""
+    """Where an address leads: kind of store, bucket (or container, or host), key of the folder, options it implies,
+    table of DynamoDB.
+    """
 
     kind: str
     root: str
     folder: str
     implied: dict[str, str]
+    table: str | None = None
+
+
+_DDB = "s3+ddb"
+_QUERY = re.compile(r"(.*)\?ddbTableName=([A-Za-z0-9_.\-]+)")
 
 
 def _place(uri: str) -> _Place:
     # What follows a question mark or a hash is part of a key, as object stores see it.
     scheme, _, rest = uri.partition("://")
+    if scheme.lower() == _DDB:
+        found = _QUERY.fullmatch(uri)
+        if found is None:
+            raise InvalidInputError(
+                f"{uri}: the address must end in the table of DynamoDB: s3+ddb://bucket/folder?ddbTableName=name"
+            )
+        return _place("s3" + found[1][len(_DDB) :])._replace(table=found[2])
     authority, _, path = rest.partition("/")
     kind = SCHEMES[scheme.lower()]
     folder = unquote(path).strip("/")
@@ -93,12 +111,16 @@ def remote_store(uri: str, options: Options) -> Store:
         StoreError: obstore is not installed.
     """
     place = _place(uri)
+    bucket, table = _bucket(place, options)
+    query = "" if table is None else f"?ddbTableName={table.name}"
     store = RemoteStore(
-        uri,
-        _bucket(place, options),
+        uri.removesuffix(query),
+        bucket,
         place.folder,
         (_reopen, (uri, options)),
         lambda other: _elsewhere(place, other, options),
+        query,
+        None if table is None else VersionItems(table, place.folder),
     )
     store.lists = place.kind != "http"
     return store
@@ -112,13 +134,15 @@ def _elsewhere(place: _Place, uri: str, options: Options) -> Store:
     from pilum.io.locate import store_for
 
     scheme = uri.partition("://")[0].lower()
+    if scheme == _DDB and place.table is not None and _QUERY.fullmatch(uri) is None:
+        uri = f"{uri}?ddbTableName={place.table}"
     return store_for(uri, options if SCHEMES.get(scheme) == place.kind else None)
 
 
-def _bucket(place: _Place, options: Options) -> Bucket:
+def _bucket(place: _Place, options: Options) -> tuple[Bucket, DynamoTable | None]:
     try:
         given = frozenset(options.items()) if isinstance(options, Mapping) else options
-        key = (place.kind, place.root, tuple(place.implied.items()), given, _environment())
+        key = (place.kind, place.root, place.table, tuple(place.implied.items()), given, _environment())
         hash(key)
     except TypeError:  # an option that cannot be compared
         return _open(place, options)
@@ -137,7 +161,7 @@ def _environment() -> frozenset[tuple[str, str]]:
     return frozenset(item for item in os.environ.items() if item[0].startswith(_VARIABLES))
 
 
-def _open(place: _Place, options: Options) -> Bucket:
+def _open(place: _Place, options: Options) -> tuple[Bucket, DynamoTable | None]:
     load_obstore()
     stores = imports.load("obstore.store")
     provider: Any = None
@@ -147,6 +171,7 @@ def _open(place: _Place, options: Options) -> Bucket:
         provider, given = options, fetch_options(options)
     own_provider = given.pop("credential_provider", None)
     settings = client_settings(place.kind, {**place.implied, **given})
+    static = {} if place.table is None else _dynamodb_settings(settings, given)
     arguments: dict[str, Any] = {}
     credentials = None
     if own_provider is not None:
@@ -181,7 +206,38 @@ def _open(place: _Place, options: Options) -> Bucket:
     # S3 Express lists in no order.
     ordered = not parse_bool("s3_express", settings.config.get("s3_express", "false"))
     client = ObstoreClient(store, uploader, credentials, ordered=ordered and place.kind != "http")
-    return Bucket(client, policy, settings.parallelism)
+    bucket = Bucket(client, policy, settings.parallelism)
+    if place.table is None:
+        return bucket, None
+    given_credentials = own_provider if credentials is None else credentials
+    if given_credentials is not None:
+        static = {name: value for name, value in static.items() if name not in _STATIC}
+    return bucket, DynamoTable(
+        place.table, static, policy, settings.http["timeout"], given_credentials, client.renew
+    )
+
+
+# what botocore calls a credential -> what we do
+_STATIC = {
+    "aws_access_key_id": "access_key_id",
+    "aws_secret_access_key": "secret_access_key",
+    "aws_session_token": "session_token",
+}
+
+
+def _dynamodb_settings(settings: ClientSettings, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options of a bucket mean for the table beside it; what they leave open botocore finds out."""
+    config = settings.config
+    region = config.get("region") or config.get("default_region")
+    found = {theirs: config[ours] for theirs, ours in _STATIC.items() if ours in config}
+    if region:
+        found["region_name"] = region
+    for name, value in given.items():
+        if str(name).strip().lower() == "dynamodb_endpoint":
+            found["endpoint_url"] = str(value)
+    if parse_bool("skip_signature", config.get("skip_signature", "false")):
+        return {**found, "skip_signature": True}
+    return found
 
 
 # -- credentials ---------------------------------------------------------------------------------------

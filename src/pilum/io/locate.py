@@ -48,7 +48,7 @@ def _remote(uri: str, options: Any) -> Store:
     return store
 
 
-_REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl", "http", "https")
+_REMOTE = ("s3", "s3a", "s3+ddb", "gs", "az", "abfs", "abfss", "adl", "http", "https")
 
 # scheme -> (address, storage options) -> store
 FACTORIES: dict[str, StoreFactory] = {

@@ -35,6 +35,8 @@ from pilum.io.upload import PART_SIZE, RemoteWriter
 if TYPE_CHECKING:
     import asyncio
 
+    from pilum.io.dynamodb import VersionItems
+
 __all__ = ["Bucket", "RemoteStore"]
 
 T = TypeVar("T")
@@ -111,6 +113,8 @@ class RemoteStore(Store):
         prefix: the folder's key, without slashes at either end; ``""`` is the whole bucket.
         reopen: a function and its arguments that make this store again, in another process too.
         elsewhere: opens another address with the options of this store.
+        query: what follows the folder in its address, with the question mark.
+        external: see `Store`.
     """
 
     suspends = True
@@ -124,6 +128,8 @@ class RemoteStore(Store):
         prefix: str,
         reopen: tuple[Any, ...],
         elsewhere: Callable[[str], Store] | None = None,
+        query: str = "",
+        external: VersionItems | None = None,
     ) -> None:
         super().__init__(uri.rstrip("/"))
         self.bucket = bucket
@@ -131,12 +137,20 @@ class RemoteStore(Store):
         self._reopen = reopen
         self._elsewhere = elsewhere
         self._scheduler = bucket.scheduler
+        self._query = query
+        self.external = external
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._reopen
 
     def elsewhere(self, uri: str) -> Store:
         return super().elsewhere(uri) if self._elsewhere is None else self._elsewhere(uri)
+
+    def address(self, folder: str = "") -> str:
+        return super().address(folder) + self._query
+
+    def folder_at(self, address: str) -> str | None:
+        return super().folder_at(address.removesuffix(self._query))
 
     def _key(self, path: str) -> str:
         """The key of a path.  Paths come from manifests: one that leads out of the folder is refused."""
@@ -330,6 +344,8 @@ class RemoteStore(Store):
             UnsupportedError: both did, so that writers could overwrite each other's commits, or the store has
                 no conditional puts at all.
         """
+        if self.external is not None:
+            return  # nothing depends on it
         bucket = self.bucket
         if bucket.honours_absence is None:
             bucket.honours_absence = await self._probe()

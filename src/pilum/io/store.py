@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from pilum.io.runtime import cancel_and_wait
 from pilum.io.scheduler import RequestScheduler
 from pilum.io.stats import IoStats
 from pilum.io.tracing import TRACE, Request
+
+if TYPE_CHECKING:
+    from pilum.io.dynamodb import VersionItems
 
 __all__ = ["Infos", "Names", "ObjectInfo", "ObjectWriter", "Pieces", "Store", "Wanted"]
 
@@ -86,10 +89,12 @@ class Store:
         block_size: bytes up to which reading along is cheaper than another request.
         lists: whether listings can be relied on; web servers may have none.
         stats: counters of this store object.
+        external: where the owners of versions are written down, if that is not the store itself.
     """
 
     suspends: bool = True
     lists: bool = True
+    external: VersionItems | None = None
     io_parallelism: int = 64
     block_size: int = 65_536
 
@@ -101,6 +106,16 @@ class Store:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"
+
+    def address(self, folder: str = "") -> str:
+        """Address at which this store, or a folder of it, can be opened again."""
+        return f"{self.uri}/{folder}" if folder else self.uri
+
+    def folder_at(self, address: str) -> str | None:
+        """The folder of this store that an address names, ``""`` for the store itself; None for what is elsewhere."""
+        if address == self.uri:
+            return ""
+        return address[len(self.uri) + 1 :] if address.startswith(self.uri + "/") else None
 
     # -- reading ---------------------------------------------------------------------------------------
 

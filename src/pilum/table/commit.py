@@ -32,6 +32,7 @@ from pilum.io import Store, current_runtime
 from pilum.io.runtime import cancel_and_wait
 from pilum.table.build import build_manifest
 from pilum.table.conflicts import conflict_between
+from pilum.table.external import publish, settle
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
 from pilum.table.hint import write_hint
 from pilum.table.manifest_file import serialize_manifest_file
@@ -466,7 +467,10 @@ async def _publish(
         with contextlib.nullcontext() if lock is None else lock(manifest.version):
             if lock is not None and await _exists(store, path):
                 raise AlreadyExistsError(f"{store.uri}/{path} exists already")
-            await _put_if_absent(store, path, data, locked=lock is not None)
+            if store.external is None or manifest.version & DETACHED_BIT:
+                await _put_if_absent(store, path, data, locked=lock is not None)
+            else:
+                await publish(store, manifest.version, path, data)
         return True
     except Exception as error:
         # A lost response looks like a failure, or like somebody else's success on the second try.
@@ -505,6 +509,7 @@ async def _is_ours(
     """
     path = manifest_path(manifest.version, scheme)
     try:
+        await settle(store, manifest.version)
         return bytes(await store.get_all(path, who="manifest")) == data
     except NotFoundError:
         if not isinstance(failure, AlreadyExistsError):

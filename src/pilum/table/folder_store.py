@@ -40,9 +40,13 @@ class FolderStore(Store):
         self.block_size = parent.block_size
         self.stats = parent.stats
         self.lists = parent.lists
+        self.external = None if parent.external is None else parent.external.below(folder)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FolderStore, (self.parent, self.folder)
+
+    def address(self, folder: str = "") -> str:
+        return self.parent.address(self._key(folder))
 
     def _key(self, path: str) -> str:
         return f"{self.folder}/{path}" if path else self.folder

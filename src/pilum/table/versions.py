@@ -1,7 +1,8 @@
 """Finding and reading versions (spec/table.md, sections 4.2 and 5.1).
 
-The newest version is found by one listing of ``_versions/``, or without one on a local disk where the version hint
-can be relied on (`hint`); a version is read by one request for its whole manifest file.
+The newest version is found by one listing of ``_versions/``, or without one: on a local disk where the version hint
+can be relied on (`hint`), and where a database keeps the owners of versions (`external`).  A version is read by one
+request for its whole manifest file.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from pilum.errors import CorruptFileError, NotFoundError, StoreError, UnsupportedError
 from pilum.file.late import prepare
 from pilum.io import Store
+from pilum.table.external import newest_item, settle
 from pilum.table.hint import parse_hint, read_hint
 from pilum.table.legacy import has_trusted_counts, with_counts
 from pilum.table.manifest_file import ManifestFile, parse_manifest_file
@@ -65,8 +67,8 @@ class Newest(NamedTuple):
     Attributes:
         version: number; 0 when there is no table.
         scheme: how its manifests are named.
-        newer: how many versions there are after the known one; those that a hint vouches for are counted, not
-            looked for.
+        newer: how many versions there are after the known one; those that a hint or an item vouches for are
+            counted, not looked for.
     """
 
     version: int
@@ -80,6 +82,7 @@ async def find_versions(store: Store) -> VersionListing:
     Raises:
         CorruptFileError: both naming schemes lie side by side.
     """
+    await settle(store)
     return read_listing(await store.list_names(VERSIONS), store.uri)
 
 
@@ -110,7 +113,7 @@ async def find_newest(store: Store, since: int | None = None) -> Newest:
     Raises:
         CorruptFileError: both naming schemes lie side by side.
     """
-    hinted = read_hint(store)
+    hinted = read_hint(store) if store.external is None else await newest_item(store)
     if hinted is not None:
         return Newest(*hinted, max(0, hinted[0] - (since or 0)))
     found = await _recent_versions(store, since)
@@ -213,6 +216,13 @@ async def load_version(store: Store, version: int, scheme: NamingScheme | None =
         if not has_trusted_counts(manifest):
             manifest = await with_counts(store, manifest)
         return VersionFile(manifest, parsed.transaction, path)
+    if await settle(store, version):
+        return await load_version(store, version, scheme)
+    if store.external is not None and await store.external.find(version) is not None:
+        raise NotFoundError(
+            f"{store.uri} has no version {version}, which is an item of {store.external!r}; if the dataset was "
+            "removed without its items, drop it once more"
+        )
     raise NotFoundError(f"{store.uri} has no version {version}")
 
 

@@ -25,7 +25,7 @@ from pilum.errors import (
 from pilum.io.buffers import Bytes, allocate
 from pilum.io.client import Client, Entries, Entry
 from pilum.io.limits import AdaptiveLimit, FixedLimit
-from pilum.io.retry import Failure, Kind, RetryPolicy, retrying
+from pilum.io.retry import Failure, Health, Kind, RetryPolicy, retrying
 from pilum.io.runtime import cancel_and_wait
 from pilum.io.scheduler import RequestScheduler
 from pilum.io.store import Infos, Names, ObjectInfo, ObjectWriter, Store
@@ -66,6 +66,7 @@ class Bucket:
         fixed = config.io_parallelism(0) or parallelism
         self.limit: AdaptiveLimit | FixedLimit = FixedLimit(fixed) if fixed else AdaptiveLimit()
         self.scheduler = RequestScheduler(self.limit)
+        self.health = Health()
         self.retries = 0
         self.in_flight = 0
         # Whether a put only if absent is refused when the object is there; None: not known yet.
@@ -101,7 +102,7 @@ class Bucket:
             finally:
                 self.in_flight -= 1
 
-        return await retrying(what, once, self.policy, self.client.explain, self.note, progress)
+        return await retrying(what, once, self.policy, self.client.explain, self.note, progress, self.health)
 
 
 class RemoteStore(Store):

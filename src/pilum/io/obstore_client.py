@@ -5,12 +5,16 @@ which nobody sees from here, are retried by obstore (`ObstoreClient.upload`).  I
 their text alone, which `explain` reads.
 
 obstore works on threads of its own, which a child of ``fork()`` does not have: a request there would wait for ever,
-and is refused instead.
+and is refused instead.  They need the interpreter for a moment after an answer has been handed over.  One that asks
+for it while the interpreter ends aborts the process (one in a hundred that ended right after a request), so the end
+waits for them.
 """
 
 from __future__ import annotations
 
+import atexit
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -18,6 +22,7 @@ from typing import Any
 from pilum import imports
 from pilum.errors import StoreError
 from pilum.io.client import Entries, Entry, Opened
+from pilum.io.driver import stop_at_exit
 from pilum.io.forking import generation
 from pilum.io.retry import Failure, Kind
 
@@ -37,6 +42,17 @@ _REFUSED_SCHEME = re.compile(r"URL scheme is not allowed|BadScheme")
 _CHUNK = 256 << 10
 
 _started: int | None = None  # how many forks ago obstore was first used in this line of processes
+
+
+# What its threads need after the last answer, many times over.
+_GRACE = 0.05
+
+
+@atexit.register
+def _let_threads_finish() -> None:
+    if _started == generation():
+        stop_at_exit()
+        time.sleep(_GRACE)
 
 
 def load_obstore() -> Any:

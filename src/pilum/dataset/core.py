@@ -98,7 +98,7 @@ async def open_dataset(
     assert uri is not None
     # Requests are planned from what is read, and entries of the index cache are no unit of size.
     del block_size, index_cache_size
-    store = store_for(uri, storage_options)
+    store = store_for(uri, storage_options, base_store_params)
     if session is None:
         session = Session(index_cache_size_bytes, metadata_cache_size_bytes)
     settings = Settings(storage_options, commit_lock, dict(default_scan_options or {}), base_store_params)
@@ -147,7 +147,7 @@ async def write_dataset(
         options.setdefault("commit_lock", settings.commit_lock)
     else:
         assert uri is not None
-        store = store_for(uri, storage_options)
+        store = store_for(uri, storage_options, base_store_params)
         settings = Settings(storage_options, options.get("commit_lock"), base_store_params=base_store_params)
     checked = write_options(mode, **options)
     manifest = await write(store, read_input(data_obj, schema), checked, base)
@@ -198,9 +198,12 @@ def _target(
     storage_options: Mapping[str, str] | None,
     namespace_client: Any = None,
     table_id: Any = None,
+    base_store_params: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Store:
     refuse_namespaces(None if namespace_client is not None else uri, namespace_client, table_id)
-    return uri.store if isinstance(uri, AsyncLanceDataset) else store_for(uri, storage_options)
+    if isinstance(uri, AsyncLanceDataset):
+        return uri.store
+    return store_for(uri, storage_options, base_store_params)
 
 
 async def commit(
@@ -215,10 +218,11 @@ async def commit(
     *,
     commit_message: str | None = None,
     enable_stable_row_ids: bool | None = None,
+    base_store_params: Mapping[str, Mapping[str, str]] | None = None,
     commit_timeout: datetime.timedelta | None = None,
 ) -> AsyncLanceDataset:
     """Commit an operation or a transaction; see `pilum.LanceDataset.commit`."""
-    store = _target(base_uri, storage_options)
+    store = _target(base_uri, storage_options, base_store_params=base_store_params)
     manifest = await within(
         commit_operation(
             store,
@@ -236,7 +240,8 @@ async def commit(
     )
     if isinstance(base_uri, AsyncLanceDataset):
         return AsyncLanceDataset(Snapshot(store, manifest, base_uri.session), base_uri.settings)
-    return AsyncLanceDataset(Snapshot(store, manifest, Session()), Settings(storage_options, commit_lock))
+    settings = Settings(storage_options, commit_lock, base_store_params=base_store_params)
+    return AsyncLanceDataset(Snapshot(store, manifest, Session()), settings)
 
 
 async def commit_batch(
@@ -247,10 +252,11 @@ async def commit_batch(
     enable_v2_manifest_paths: bool | None = None,
     detached: bool | None = False,
     max_retries: int = 20,
+    base_store_params: Mapping[str, Mapping[str, str]] | None = None,
     commit_timeout: datetime.timedelta | None = None,
 ) -> dict[str, Any]:
     """Commit several appends as one version: ``{"dataset": ..., "merged": Transaction}``."""
-    store = _target(dest, storage_options)
+    store = _target(dest, storage_options, base_store_params=base_store_params)
     manifest, merged = await within(
         commit_transactions(
             store,
@@ -263,7 +269,8 @@ async def commit_batch(
         commit_timeout,
         suspends=store.suspends,
     )
-    opened = AsyncLanceDataset(Snapshot(store, manifest, Session()), Settings(storage_options, commit_lock))
+    settings = Settings(storage_options, commit_lock, base_store_params=base_store_params)
+    opened = AsyncLanceDataset(Snapshot(store, manifest, Session()), settings)
     return {"dataset": opened, "merged": merged}
 
 

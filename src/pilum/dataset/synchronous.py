@@ -491,7 +491,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             commit_message: stored in the transaction.
             enable_stable_row_ids: rows of a new dataset keep their ids when they move.
             namespace_client, table_id, namespace_client_managed_versioning: not supported yet.
-            base_store_params: accepted.
+            base_store_params: storage options of base paths, by their address.
             commit_timeout: time limit where the store is remote.
 
         Returns:
@@ -504,7 +504,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
                 again on the newest version can succeed.
             NotFoundError: there is no dataset, or no such version.
         """
-        del namespace_client_managed_versioning, base_store_params
+        del namespace_client_managed_versioning
         refuse_namespaces(
             base_uri if namespace_client is None and table_id is None else None, namespace_client, table_id
         )
@@ -519,6 +519,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             max_retries,
             commit_message=commit_message,
             enable_stable_row_ids=enable_stable_row_ids,
+            base_store_params=base_store_params,
             commit_timeout=commit_timeout,
         )
         return LanceDataset.of(run(coroutine, suspends=_suspends(base_uri)))
@@ -550,7 +551,6 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             InvalidInputError: there is no transaction.
             UnsupportedError: one does something else than append.
         """
-        del base_store_params
         coroutine = core.commit_batch(
             dest.aio if isinstance(dest, LanceDataset) else dest,
             transactions,
@@ -559,6 +559,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             enable_v2_manifest_paths,
             detached,
             max_retries,
+            base_store_params,
             commit_timeout,
         )
         result = run(coroutine, suspends=_suspends(dest))

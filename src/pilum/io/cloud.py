@@ -26,6 +26,7 @@ from urllib.parse import unquote
 
 from pilum import imports
 from pilum.errors import InvalidInputError
+from pilum.io.base_options import unscoped
 from pilum.io.credentials import RenewableCredentials, fetch_options
 from pilum.io.dynamodb import DynamoTable, VersionItems
 from pilum.io.forking import on_fork
@@ -169,6 +170,7 @@ def _open(place: _Place, options: Options) -> tuple[Bucket, DynamoTable | None]:
         given = dict(options or {})
     else:
         provider, given = options, fetch_options(options)
+    given = unscoped(given)
     own_provider = given.pop("credential_provider", None)
     settings = client_settings(place.kind, {**place.implied, **given})
     static = {} if place.table is None else _dynamodb_settings(settings, given)
@@ -274,7 +276,7 @@ _CREDENTIALS: Mapping[str, tuple[Callable[[Mapping[str, str]], dict[str, Any]], 
 def _converter(
     kind: str, convert: Callable[[Mapping[str, str]], dict[str, Any]]
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    return lambda options: convert(client_settings(kind, options).config)
+    return lambda options: convert(client_settings(kind, unscoped(options)).config)
 
 
 def _drop_credentials(settings: ClientSettings) -> None:

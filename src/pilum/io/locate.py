@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pilum import imports
 from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.io.base_options import BaseOptions
 from pilum.io.local import LocalStore
 from pilum.io.memory import MemoryStore
 from pilum.io.store import Store
@@ -60,7 +61,9 @@ FACTORIES: dict[str, StoreFactory] = {
 
 
 def store_for(
-    uri: Any, storage_options: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None
+    uri: Any,
+    storage_options: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+    base_store_params: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Store:
     """The store at an address.
 
@@ -69,11 +72,19 @@ def store_for(
             or a folder of an fsspec file system (``fs.get_mapper(folder)``, or a ``UPath``).
         storage_options: options of the store, or a function that returns them and is asked again when they
             expire (`pilum.io.storage_options`); local stores have none and ignore them.
+        base_store_params: options of other places that a table refers to, by their address; see `BaseOptions`.
 
     Raises:
         UnsupportedError: an address of a kind that is not known.
         InvalidInputError: an address that names nothing.
     """
+    store = _store_at(uri, storage_options)
+    if storage_options or base_store_params:
+        store.base_options = BaseOptions(storage_options or None, base_store_params)
+    return store
+
+
+def _store_at(uri: Any, storage_options: Any) -> Store:
     if isinstance(uri, Store):
         return uri
     if not isinstance(uri, (str, os.PathLike)) or hasattr(uri, "fs"):

@@ -142,10 +142,13 @@ class RemoteStore(Store):
         self.external = external
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._reopen
+        return self._reduced(*self._reopen)
 
     def elsewhere(self, uri: str) -> Store:
-        return super().elsewhere(uri) if self._elsewhere is None else self._elsewhere(uri)
+        own = None if self.base_options is None else self.base_options.own(uri)
+        if own is not None or self._elsewhere is None:
+            return super().elsewhere(uri)
+        return self._elsewhere(uri)
 
     def address(self, folder: str = "") -> str:
         return super().address(folder) + self._query

@@ -24,6 +24,7 @@ from pilum.io.stats import IoStats
 from pilum.io.tracing import TRACE, Request
 
 if TYPE_CHECKING:
+    from pilum.io.base_options import BaseOptions
     from pilum.io.dynamodb import VersionItems
 
 __all__ = ["Infos", "Names", "ObjectInfo", "ObjectWriter", "Pieces", "Store", "Wanted"]
@@ -90,11 +91,13 @@ class Store:
         lists: whether listings can be relied on; web servers may have none.
         stats: counters of this store object.
         external: where the owners of versions are written down, if that is not the store itself.
+        base_options: how other places are opened, if it was said.
     """
 
     suspends: bool = True
     lists: bool = True
     external: VersionItems | None = None
+    base_options: BaseOptions | None = None
     io_parallelism: int = 64
     block_size: int = 65_536
 
@@ -230,10 +233,18 @@ class Store:
         return await self.list_names(folder)
 
     def elsewhere(self, uri: str) -> Store:
-        """The store at another address, opened with the options of this one where they are of one kind."""
+        """The store at another address, opened with the options that were given for it, or with those of this one
+        where they are of one kind.
+        """
         from pilum.io.locate import store_for
 
-        return store_for(uri)
+        if self.base_options is None:
+            return store_for(uri)
+        return store_for(uri, self.base_options.own(uri) or self.base_options.inherited())
+
+    def _reduced(self, *how: Any) -> tuple[Any, ...]:
+        """How to make this store again: a function, its arguments, and what was set later."""
+        return (*how, None if self.base_options is None else {"base_options": self.base_options})
 
     async def leftovers(self, folder: str) -> Leftovers:
         """Files below a folder that were never finished and that listings hide; with the time of their last

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pilum.errors import CorruptFileError, NotFoundError, StoreError, UnsupportedError
 from pilum.file.late import prepare
-from pilum.io import Store
+from pilum.io import Store, address_suspends
 from pilum.table.external import newest_item, settle
 from pilum.table.hint import parse_hint, read_hint
 from pilum.table.legacy import has_trusted_counts, with_counts
@@ -213,6 +213,8 @@ async def load_version(store: Store, version: int, scheme: NamingScheme | None =
                 f"{where} is named version {version} but holds version {parsed.manifest.version}"
             )
         manifest = parsed.manifest
+        if manifest.base_paths:
+            _look_at_bases(store, manifest)
         if not has_trusted_counts(manifest):
             manifest = await with_counts(store, manifest)
         return VersionFile(manifest, parsed.transaction, path)
@@ -224,6 +226,15 @@ async def load_version(store: Store, version: int, scheme: NamingScheme | None =
             "removed without its items, drop it once more"
         )
     raise NotFoundError(f"{store.uri} has no version {version}")
+
+
+def _look_at_bases(store: Store, manifest: Manifest) -> None:
+    """Tell a store about the other places where files of its table lie."""
+    if store.base_options is not None:
+        store.base_options.note((base.path, base.id) for base in manifest.base_paths)
+    if any(address_suspends(base.path) for base in manifest.base_paths):
+        # Who reads the table of a local store may then wait for a network all the same.
+        store.suspends = True
 
 
 async def read_transaction(store: Store, version: VersionFile) -> Transaction | None:

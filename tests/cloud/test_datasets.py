@@ -138,8 +138,7 @@ def test_tables_on_a_web_server(server: Server, uri: str, tmp_path: Path) -> Non
     ds = pilum.write_dataset(rows(10), tmp_path / "t")
     ds.insert(rows(10, 1))
     server.post(f"load?bucket={BUCKET}&prefix=web&path={tmp_path / 't'}")
-    # It answers the request for a listing with an error that looks like an accident.
-    address, options = f"{server.url}/{BUCKET}/web", {"allow_http": "true", "client_max_retries": "1"}
+    address, options = f"{server.url}/{BUCKET}/web", {"allow_http": "true"}
     assert pilum.dataset(address, storage_options=options).count_rows() == 20
     assert pilum.dataset(address, version=1, storage_options=options).to_table().equals(rows(10))
     with pytest.raises(ValueError, match="say which version"):

@@ -36,7 +36,7 @@ _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequ
 _THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "ServerBusy", "TooManyRequests"})
 # Timeouts, refused and lost connections, broken bodies.
 _NETWORK = re.compile(
-    r"HTTP error|kind: (?:Connect|Timeout|Interrupted|Request|Decode)|Connection|connection|timed out|Interrupted"
+    r"(?<!Generic )HTTP error|kind: (?:Connect|Timeout|Interrupted|Request|Decode)|Connection|connection|timed out|Interrupted"
 )
 _REFUSED_SCHEME = re.compile(r"URL scheme is not allowed|BadScheme")
 _CHUNK = 256 << 10
@@ -188,6 +188,10 @@ class ObstoreClient:
         status = int(found[1]) if (found := _STATUS.search(text)) else None
         if status == 416:
             return Failure(Kind.BEYOND, message)
+        if status == 501:
+            return Failure(Kind.UNSUPPORTED, message)
+        if status in (401, 403):
+            return Failure(Kind.DENIED, message)
         if status in (429, 503) or (code is not None and code[1] in _THROTTLED):
             return Failure(Kind.THROTTLED, message)
         if status is not None:

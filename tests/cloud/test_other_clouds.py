@@ -193,3 +193,57 @@ async def _listing(request: Any, handler: Handler, query: dict[str, str]) -> Any
         f"{blobs}{prefixes}</Blobs><NextMarker/></EnumerationResults>"
     )
     return web.Response(body=xml.encode(), content_type="application/xml")
+
+
+def test_the_region_of_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pilum.io import region
+
+    asked: list[str] = []
+
+    async def spoil(request: Any, handler: Handler) -> Any:
+        from aiohttp import web
+
+        assert request.method == "HEAD"
+        assert "Authorization" not in request.headers
+        asked.append(request.path)
+        if request.path == "/nowhere":
+            return web.Response(status=404)
+        # As S3 answers for buckets in other regions.
+        return web.Response(status=301, headers={"x-amz-bucket-region": "eu-south-2"})
+
+    for name in (
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+
+    def opened(bucket: str, **options: str) -> str | None:
+        from pilum.io.cloud import remote_store
+
+        store = remote_store(f"s3://{bucket}/t", {**keys, **options})
+        found: str | None = store.bucket.client._store.config.get("region")  # type: ignore[attr-defined]
+        return found
+
+    with spoiled(spoil) as server:
+        monkeypatch.setattr(region, "_ADDRESS", server.url)
+        assert opened("there") == "eu-south-2"
+        assert opened("there", timeout="9s") == "eu-south-2"
+        assert asked == ["/there"]
+        assert opened("nowhere") != "eu-south-2"
+        assert asked == ["/there", "/nowhere"]
+        assert opened("said", aws_region="us-east-2") == "us-east-2"
+        assert opened("endpoint", aws_endpoint="https://example.com") != "eu-south-2"
+        assert opened("usw2-az1--x-s3") != "eu-south-2"
+        monkeypatch.setenv("AWS_REGION", "us-west-1")
+        assert opened("environment") is None  # the client library reads it
+        assert asked == ["/there", "/nowhere"]
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.setattr(region, "_ADDRESS", "http://127.0.0.1:1")
+    assert opened("unreachable") is None
+    with spoiled(spoil) as server:
+        monkeypatch.setattr(region, "_ADDRESS", server.url)
+        assert opened("unreachable", timeout="9s") == "eu-south-2"

@@ -31,6 +31,7 @@ from pilum.io.credentials import RenewableCredentials, fetch_options
 from pilum.io.dynamodb import DynamoTable, VersionItems
 from pilum.io.forking import on_fork
 from pilum.io.obstore_client import ObstoreClient, load_obstore, retry_config
+from pilum.io.region import bucket_region
 from pilum.io.remote import Bucket, RemoteStore
 from pilum.io.retry import RetryPolicy
 from pilum.io.storage_options import ClientSettings, client_settings, parse_bool
@@ -173,6 +174,8 @@ def _open(place: _Place, options: Options) -> tuple[Bucket, DynamoTable | None]:
     given = unscoped(given)
     own_provider = given.pop("credential_provider", None)
     settings = client_settings(place.kind, {**place.implied, **given})
+    if place.kind == "s3" and (region := bucket_region(place.root, settings.config)) is not None:
+        settings.config["region"] = region
     static = {} if place.table is None else _dynamodb_settings(settings, given)
     arguments: dict[str, Any] = {}
     credentials = None

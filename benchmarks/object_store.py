@@ -7,11 +7,16 @@ are medians; a ratio is pilum / reference, below 1 pilum is better.
 
     python benchmarks/object_store.py [--latency 30] [--repeat 5] [--only scan]
     python benchmarks/object_store.py --latency 0,10,30,100
+    python benchmarks/object_store.py --mbps 50 --bare --only everything
+
+``--bare`` sends the requests of each of pilum's runs once more, as many at a time, from a client that drops the bytes:
+how near a scan is to what the connections can deliver.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import socket
@@ -24,7 +29,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +64,10 @@ class Server:
     def stats(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(urllib.request.urlopen(f"{self.url}/_stats").read())
         return found
+
+    def log(self) -> list[dict[str, Any]]:
+        """Every request since the last reset."""
+        return [json.loads(line) for line in urllib.request.urlopen(f"{self.url}/_log").read().splitlines()]
 
     def stop(self) -> None:
         self._process.terminate()
@@ -174,6 +183,35 @@ def case_scan_all(engine: Any, options: Any, kept: dict[str, Any]) -> Iterator[A
     yield sum(batch.num_rows for batch in ds.to_batches())
 
 
+def second_epoch(engine: Any, options: Any, kept: dict[str, Any], uri: str) -> Any:
+    """A handle that knows nothing of a table whose files are on disk; the reference has no such cache."""
+    if "cache" not in kept:
+        kept["cache"] = tempfile.TemporaryDirectory()
+    with_cache = {**options, "cache_dir": kept["cache"].name}
+    if uri not in kept:
+        kept[uri] = True
+        engine.dataset(uri, storage_options=with_cache).to_table()
+    return engine.dataset(uri, storage_options=with_cache)
+
+
+def case_nearest_epoch(engine: Any, options: Any, kept: dict[str, Any]) -> Iterator[Any]:
+    ds = second_epoch(engine, options, kept, SMALL)
+    yield None
+    yield nearest(ds)
+
+
+def case_scan_epoch(engine: Any, options: Any, kept: dict[str, Any]) -> Iterator[Any]:
+    ds = second_epoch(engine, options, kept, LARGE)
+    yield None
+    yield sum(batch.num_rows for batch in ds.to_batches())
+
+
+def case_take_epoch(engine: Any, options: Any, kept: dict[str, Any]) -> Iterator[Any]:
+    ds = second_epoch(engine, options, kept, LARGE)
+    yield None
+    yield ds.take(ROWS, columns=["id", "vec"])["id"].to_pylist()
+
+
 def case_versions(engine: Any, options: Any, kept: dict[str, Any]) -> Iterator[Any]:
     ds = opened(engine, options, VERSIONS)
     yield None
@@ -221,6 +259,9 @@ CASES = {
     "filter, 800 small fragments": case_filter_small,
     "filter, 8 large fragments": case_filter_large,
     "scan of everything, 8 large fragments": case_scan_all,
+    "nearest, 800 small fragments, second epoch": case_nearest_epoch,
+    "scan of everything, 8 large, second epoch": case_scan_epoch,
+    "take of 100 rows, 8 large, second epoch": case_take_epoch,
     "versions() of 100 versions": case_versions,
     "take of 100 rows, 8 large fragments, cold": case_take_cold,
     "take of 100 rows, 8 large fragments, warm": case_take_warm,
@@ -300,6 +341,43 @@ def measure(case: str, ours: Engine, theirs: Engine, repeat: int) -> None:
     print(f"{case:44}" + " |".join(columns), flush=True)
 
 
+def measure_bare(case: str, server: Server, ours: Engine, repeat: int) -> None:
+    """Seconds of pilum, and of a client that sends the same requests and drops the answers."""
+    from obstore.store import S3Store
+
+    store = S3Store(BUCKET, config=cast("Any", server.options), client_options={"allow_http": True})
+    seconds: dict[str, list[float]] = {"pilum": [], "bare": []}
+    ours.ask(case)
+    most = 0
+    for _ in range(repeat):
+        seconds["pilum"].append(ours.ask(case)["seconds"])
+        most = server.stats()["max_in_flight"]
+        wanted = [entry for entry in server.log() if entry["kind"] == "get" and entry["range"]]
+        jobs = []
+        for entry in sorted(wanted, key=lambda entry: entry["t0"]):
+            first, last = entry["range"].removeprefix("bytes=").split("-")
+            jobs.append((entry["key"], int(first), int(last) + 1))
+        started = time.perf_counter()
+        asyncio.run(_fetch(store, jobs, most))
+        seconds["bare"].append(time.perf_counter() - started)
+    own, bare = (statistics.median(values) for values in seconds.values())
+    print(
+        f"{case:44}pilum {own:.3f} s, bare client {bare:.3f} s with {most} requests at a time: {own / bare:.2f}"
+    )
+
+
+async def _fetch(store: Any, jobs: list[tuple[str, int, int]], most: int) -> None:
+    import obstore
+
+    gate = asyncio.Semaphore(most)
+
+    async def one(key: str, start: int, end: int) -> None:
+        async with gate:
+            await obstore.get_range_async(store, key, start=start, end=end)
+
+    await asyncio.gather(*[one(*job) for job in jobs])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
@@ -314,6 +392,7 @@ def main() -> None:
     parser.add_argument(
         "--reset-rate", type=float, default=0, help="share of answers that break off half-way"
     )
+    parser.add_argument("--bare", action="store_true", help="beside a client that drops what it reads")
     arguments = parser.parse_args()
     with running() as (server, ours, theirs):
         for latency in arguments.latency.split(","):
@@ -321,6 +400,12 @@ def main() -> None:
                 f"config?latency_ms={latency}&mbps={arguments.mbps}&fail_rate={arguments.fail_rate}"
                 f"&reset_rate={arguments.reset_rate}"
             )
+            if arguments.bare:
+                print(f"\n{latency} ms, {arguments.mbps:g} MB/s a connection")
+                for case in CASES:
+                    if arguments.only in case:
+                        measure_bare(case, server, ours, arguments.repeat)
+                continue
             heads = " |".join(
                 f"{what:>13}{'':>8}" for what in ("requests", "rounds", "MB", "seconds", "CPU seconds")
             )

@@ -30,8 +30,9 @@ from pilum import imports, turns
 __all__ = ["Kernel", "enabled", "preload"]
 
 FIRST_BYTES = 4 << 20  # a single input of this size loads Numba
-SUM_BYTES = 32 << 20  # so do small inputs that add up to this
+SUM_BYTES = 128 << 20  # so do small inputs that add up to this
 MORE_BYTES = 1 << 20  # with Numba in memory, one input of this size loads one more kernel
+MORE_SUM = 8 << 20  # ... and so do small inputs that add up to this
 
 switched_on = os.environ.get("PILUM_NUMBA", "1") != "0"
 
@@ -86,7 +87,10 @@ class Kernel:
         _kernels.append(self)
 
     def get(self, nbytes: int) -> Callable[..., Any] | None:
-        """The compiled function if it should process ``nbytes``, else None (use NumPy)."""
+        """The compiled function if it should process ``nbytes``, else None (use NumPy).
+
+        Where the twin's work is not one of bytes, ``nbytes`` is what NumPy would do in that time, 1 GB/s.
+        """
         compiled = self.compiled
         if nbytes < self.small or not switched_on:
             return None
@@ -95,8 +99,8 @@ class Kernel:
         if self._failed or _numba is False:
             return None
         self._seen += nbytes  # racy on purpose: it only has to be roughly right
-        first = FIRST_BYTES if _numba is None else MORE_BYTES
-        if nbytes < first and self._seen < SUM_BYTES:
+        single, total = (FIRST_BYTES, SUM_BYTES) if _numba is None else (MORE_BYTES, MORE_SUM)
+        if nbytes < single and self._seen < total:
             return None
         return self.load(wait=False)
 

@@ -97,6 +97,16 @@ def test_options_by_number(parts: tuple[str, str], server: Server, other: Server
     assert ids(uri, storage_options=wrong, base_store_params={place + "/": other.options}) == EXPECTED
 
 
+def test_beside_a_cache_on_disk(
+    parts: tuple[str, str], server: Server, other: Server, tmp_path: Path
+) -> None:
+    uri, place = parts
+    options = {**server.options, "cache_dir": str(tmp_path)}
+    for _ in range(2):
+        ds = pilum.dataset(uri, storage_options=options, base_store_params={place: other.options})
+        assert pickle.loads(pickle.dumps(ds)).to_table()["id"].to_pylist() == EXPECTED
+
+
 def test_a_local_table_with_files_in_a_bucket(tmp_path: Path, other: Server) -> None:
     lance = pytest.importorskip("lance")
     place = f"s3://{BUCKET}/of a local table"

@@ -6,6 +6,7 @@ import itertools
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -382,6 +383,17 @@ def test_branches_clones_tags_and_detached_versions(
     )
     assert pilum.dataset(uri, version=detached.version, storage_options=options).count_rows() == 7
     assert pilum.dataset(uri, storage_options=options).version == 1
+
+
+def test_beside_a_cache_on_disk(
+    uri: str, base: str, options: dict[str, str], database: DynamoDB, tmp_path: Path
+) -> None:
+    options = {**options, "cache_dir": str(tmp_path)}
+    ds = pilum.write_dataset(table(5), uri, storage_options=options)
+    ds.create_branch("side").insert(table(5, 1))
+    assert ds.uri == uri
+    assert {(base, 1), (f"{base}/tree/side", 2)} <= set(database.items)
+    assert ids(uri.replace("?", "/tree/side?"), options) == [*range(5), *range(1000, 1005)]
 
 
 def test_addresses_without_a_table(options: dict[str, str], server: Server, database: DynamoDB) -> None:

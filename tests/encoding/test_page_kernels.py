@@ -80,6 +80,11 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "lists": lambda g: lists(g, pa.array(g.integers(0, 1000, ROWS)), pa.list_),
     "lists, nulls": lambda g: lists(g, nulled(pa.array(g.integers(0, 1000, ROWS)), g), pa.large_list),
     "lists of words": lambda g: lists(g, words(g, ROWS), pa.list_),
+    "lists of lists": lambda g: lists(g, lists(g, pa.array(g.integers(0, 1000, ROWS)), pa.list_), pa.list_),
+    "long lists": lambda g: pa.array(g.integers(0, 99, (60, 900)).tolist(), pa.list_(pa.int16())),
+    "no lists but some": lambda g: pa.array(
+        [None] * ROWS + [[1, 2]] + [[]] * ROWS + [[3]], pa.list_(pa.int64())
+    ),
     "full lists": lambda g: pa.array(g.integers(0, 9, (ROWS // 4, 4)).tolist(), pa.list_(pa.int32())),
 }
 
@@ -126,6 +131,21 @@ def test_rows(name: str, compression: str | None, compiled: None, monkeypatch: p
             found = outcome(source, data, field, rows)
             assert isinstance(found, pa.Array), found
             assert found.equals(wanted)
+
+
+@pytest.mark.parametrize("name", ["packed i8", "names", "lists", "lists, nulls", "lists of lists"])
+def test_rows_are_picked(name: str, compiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows are read without their chunks being decoded."""
+    array, field, source, data = encoded(name)
+
+    def decode(*_: Any) -> Any:
+        raise AssertionError("chunks are decoded")
+
+    monkeypatch.setattr(miniblock.MiniBlockDecoder, "_decode_chunks", decode)
+    for rows in (range(7, 8), np.array([1, 30, source.length - 1])):
+        found = outcome(source, data, field, rows)
+        assert isinstance(found, pa.Array), found
+        assert found.equals(array.take(pa.array(np.asarray(rows))))
 
 
 @pytest.mark.fault

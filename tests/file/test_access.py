@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -94,3 +96,20 @@ def test_a_take_across_columns_is_one_round() -> None:
         return len(log.requests)
 
     assert drive(main()) <= len(columns) * len(PICKED)
+
+
+def test_a_small_column_does_not_keep_the_file() -> None:
+    """Arrays may be views of bytes that were read, but not few of many."""
+    numbers, text = pa.array(RNG.standard_normal(300)), COLUMNS["text"].slice(0, 300)
+    store, path = write_memory([pa.record_batch({"flat": numbers, "text": text})])
+
+    async def main() -> tuple[pa.RecordBatch, weakref.ref[Any]]:
+        size = (await store.head(path)).size
+        body = (await store.get(path, 0, size)).copy()
+        reader = (await FileReader.open(store, path)).with_body(body)
+        return await reader.read_batch(projection=["flat"]), weakref.ref(body)
+
+    batch, body = drive(main())
+    gc.collect()
+    assert body() is None
+    assert batch.column("flat").equals(numbers)

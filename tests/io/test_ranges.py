@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 
 from pilum.errors import InvalidInputError
 from pilum.io import Range, plan_requests
+from pilum.io import ranges as ranges_module
 from pilum.io.ranges import assemble
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 4096, dtype=np.uint8)
@@ -39,8 +42,14 @@ def naive(ranges: list[Range], gap: int, max_size: int) -> list[Range]:
 
 @pytest.mark.property
 @settings(deadline=None)
-@given(RANGES, st.integers(0, 200), st.integers(1, 500))
-def test_plans_against_a_naive_oracle(ranges: list[Range], gap: int, max_size: int) -> None:
+@given(RANGES, st.integers(0, 200), st.integers(1, 500), st.sampled_from([1, 1 << 20]))
+def test_plans_against_a_naive_oracle(ranges: list[Range], gap: int, max_size: int, many: int) -> None:
+    """In the loop that few ranges take, and on the arrays that many take."""
+    with patch.object(ranges_module, "_MANY", many):
+        check_plan(ranges, gap, max_size)
+
+
+def check_plan(ranges: list[Range], gap: int, max_size: int) -> None:
     requests = plan_requests(ranges, gap=gap, max_size=max_size)
     assert requests == naive(ranges, gap, max_size)
     assert all(0 < end - start <= max_size for start, end in requests)
@@ -67,6 +76,8 @@ def test_numbers_of_the_specification() -> None:
 
 
 @pytest.mark.parametrize("bad", [(-1, 4), (5, 4)])
-def test_impossible_ranges(bad: Range) -> None:
+@pytest.mark.parametrize("many", [1, 1 << 20])
+def test_impossible_ranges(bad: Range, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges_module, "_MANY", many)
     with pytest.raises(InvalidInputError, match="not a range"):
         plan_requests([(0, 3), bad], gap=0, max_size=10)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pilum.errors import AlreadyExistsError, InvalidInputError, StoreError, UnsupportedError
-from pilum.io import store_for
+from pilum.io import store_for, trace
 from pilum.io.client import Entries, Entry, Opened
 from pilum.io.limits import AdaptiveLimit
 from pilum.io.remote import Bucket, RemoteStore
@@ -386,3 +386,31 @@ def test_paths_that_lead_out() -> None:
     store, _ = memory()
     with pytest.raises(InvalidInputError, match="leads out"):
         asyncio.run(store.get("data/../../x", 0, 1))
+
+
+def test_retries_belong_to_the_request_that_needed_them() -> None:
+    store, client = memory(max_retries=2, hedge_after=30.0)
+    client.objects = {"t/a": b"0123456789", "t/long": bytes(2 << 20)}
+
+    async def main() -> None:
+        client.failures = [Kind.BROKEN, Kind.THROTTLED]
+        with trace() as log:
+            await store.get("a", 2, 4)
+            await store.get("a", 4, 6)
+            client.failures = [None, Kind.BROKEN]
+            await store.put("b", b"x")
+            await store.head("b")
+            client.break_at = [1 << 20]
+            await store.get("long", 0, 2 << 20)
+            client.failures = [Kind.BROKEN] * 3
+            with pytest.raises(StoreError):
+                await store.get("a", 0, 1)
+        assert [(one.kind, one.retries) for one in log.requests] == [
+            ("get", 2), ("get", 0), ("put", 0), ("head", 1), ("get", 1),
+        ]  # fmt: skip
+        assert log.requests[-1].first_byte is not None
+        assert log.requests[0].first_byte is None  # this client does not tell
+        assert store.stats.retries == 4 + 3
+        assert store.stats.snapshot().read_iops == 3
+
+    asyncio.run(main())

@@ -47,7 +47,7 @@ from pilum.dataset.upkeep import Upkeep
 from pilum.dataset.writing import write
 from pilum.errors import NotFoundError, UnsupportedError
 from pilum.file import Session
-from pilum.io import IoStats, LocalStore, Store, store_for
+from pilum.io import IoStats, LocalStore, QuerySpan, Store, store_for
 from pilum.query.snapshot import Snapshot
 from pilum.table import (
     CommitLock,
@@ -115,8 +115,10 @@ async def open_dataset(
 
 
 async def _open(store: Store, version: int | None, session: Session, settings: Settings) -> AsyncLanceDataset:
-    number = await latest_version(store) if version is None else version
-    return AsyncLanceDataset(Snapshot(store, await load_manifest(store, number), session), settings)
+    with QuerySpan("open", store, version) as span:
+        span.version = await latest_version(store) if version is None else version
+        manifest = await load_manifest(store, span.version)
+    return AsyncLanceDataset(Snapshot(store, manifest, session), settings)
 
 
 def _number(version: Any) -> int:

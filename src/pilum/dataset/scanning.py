@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.io import QuerySpan
 from pilum.query.analyze import analyze, open_plan, run_measured, run_plan, waterfall_of
 from pilum.query.explain import explain
 from pilum.query.ordering import ColumnOrdering
@@ -154,7 +155,9 @@ class AsyncLanceScanner:
             raise InvalidInputError("count_rows does not combine with limit or offset")
         if self.request.nearest is not None:
             return int((await self.to_table()).num_rows)
-        return await count(self._plan)
+        with QuerySpan("count", self.snapshot.store, self.snapshot.manifest.version) as span:
+            span.rows = await count(self._plan)
+        return span.rows
 
     def explain_plan(self, verbose: bool = False) -> str:
         """The plan as an indented tree."""

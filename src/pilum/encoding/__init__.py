@@ -11,12 +11,14 @@ they run (``kernels``).
 
 from pilum.encoding.blob import descriptors_of
 from pilum.encoding.blob import encode as encode_blobs
+from pilum.encoding.column_rows import ColumnRows, column_rows
 from pilum.encoding.options import EncodeOptions
 from pilum.encoding.page import Decoded, EncodedPage, LeafRows, PageDecoder, PageRead, PageSource, Range, Rows
 from pilum.encoding.pages import cut_to_budget, encode_page, open_page
 from pilum.encoding.structure import assemble, merge, row_factors, shred, size_of, slice_rows
 
 __all__ = [
+    "ColumnRows",
     "Decoded",
     "EncodeOptions",
     "EncodedPage",
@@ -27,6 +29,7 @@ __all__ = [
     "Range",
     "Rows",
     "assemble",
+    "column_rows",
     "cut_to_budget",
     "descriptors_of",
     "encode_blobs",

@@ -38,7 +38,7 @@ from pilum.encoding.blocks import (
 from pilum.encoding.codecs.base import ChunkSet, EncodeOptions, Ints
 from pilum.encoding.kernels import lookup
 from pilum.encoding.kernels.levels import find_rows
-from pilum.encoding.miniblock_chunks import Framing, pack_words, read_words
+from pilum.encoding.miniblock_chunks import framing, pack_words, read_words
 from pilum.encoding.miniblock_pick import FEW, Picker, picker
 from pilum.encoding.miniblock_rows import (
     ListTrim,
@@ -129,7 +129,7 @@ class MiniBlockDecoder(PageDecoder):
             raise CorruptFileError(
                 f"mini-block page of {layout.num_buffers} value buffers; its codec has {buffers}"
             )
-        self._framing = Framing(self._rep_ce is not None, self._def_ce is not None, buffers, self._large)
+        self._framing = framing(self._rep_ce is not None, self._def_ce is not None, buffers, self._large)
         has_dictionary = layout.HasField("dictionary")
         expected = 2 + has_dictionary + (depth == 1)
         if len(source.sizes) != expected:
@@ -138,7 +138,7 @@ class MiniBlockDecoder(PageDecoder):
             raise CorruptFileError(f"mini-block page of {source.length} rows has {layout.num_items} items")
         self._metadata = sorted((k for k in range(expected) if k != 1), key=source.offsets.__getitem__)
         self._index: RowIndex | None = None
-        self._picker: Picker | bool | None = not has_lists  # True: not asked for yet
+        self._picker: Picker | bool | None = True  # not asked for yet
 
     # ------------------------------------------------------------------ metadata
 
@@ -220,18 +220,14 @@ class MiniBlockDecoder(PageDecoder):
     def _decode_range(self, first: int, stop: int, low: int, high: int, buffers: list[Bytes]) -> Decoded:
         """Rows ``first .. stop``, which lie in chunks ``low .. high``."""
         data, index = buffers[0], self._ready()
-        if stop - first <= FEW and self._picker and len(data) == self._starts[high] - self._starts[low]:
-            rows = np.arange(first, stop)
-            of_row = index.first.searchsorted(rows, "right") - 1
-            origin = self._starts[low]
-            found = self._pick(
-                data, rows, of_row, self._starts[of_row] - origin, self._starts[of_row + 1] - origin
-            )
-            if found is not None:
-                return found
         starts = self._starts[low : high + 1] - self._starts[low]
         _expect(data, int(starts[-1]))
         counts = self._counts[low:high]
+        if stop - first <= FEW and self._picker:
+            rows, chunks = np.arange(first, stop), np.arange(low, high)
+            found = self._pick(data, rows, chunks, starts[:-1], starts[1:], counts)
+            if found is not None:
+                return found
         block, rep, definition, num_levels = self._decode_chunks(data, starts[:-1], starts[1:], counts)
         if rep is not None:
             skip, count = first - int(index.first[low]), stop - first
@@ -272,12 +268,12 @@ class MiniBlockDecoder(PageDecoder):
         sizes = self._starts[chunks + 1] - self._starts[chunks]
         ends = np.cumsum(sizes)
         _expect(data, int(ends[-1]))
-        number = np.searchsorted(chunks, of_row)
+        counts = self._counts[chunks]
         if self._picker and len(rows) <= FEW * len(chunks):
-            found = self._pick(data, rows, of_row, (ends - sizes)[number], ends[number])
+            found = self._pick(data, rows, chunks, ends - sizes, ends, counts)
             if found is not None:
                 return found
-        counts = self._counts[chunks]
+        number = np.searchsorted(chunks, of_row)
         block, rep, definition, num_levels = self._decode_chunks(data, ends - sizes, ends, counts)
         begins = index.first[chunks + 1] - index.first[chunks]  # rows that begin in each chunk
         before = np.cumsum(begins) - begins
@@ -292,15 +288,42 @@ class MiniBlockDecoder(PageDecoder):
         definition = None if definition is None else definition[position]
         return self._finish(take_block(block, position), None, definition, len(rows))
 
-    def _pick(self, data: Bytes, rows: Ints, of_row: Ints, starts: Ints, ends: Ints) -> Decoded | None:
-        """Rows out of the chunks ``data[starts[r]:ends[r]]``; None if chunks must be decoded for them."""
-        if self._picker is True:
-            self._picker = picker(self._value_ce, self._def_ce, self._framing.header, self._large)
-        if not isinstance(self._picker, Picker):
+    def _pick(
+        self, data: Bytes, rows: Ints, chunks: Ints, starts: Ints, ends: Ints, counts: Ints
+    ) -> Decoded | None:
+        """Rows out of the chunks ``data[starts[c]:ends[c]]``; None if these must be decoded for them."""
+        picker = self.picker
+        if picker is None:
             return None
-        positions = rows - self._ready().first[of_row]
-        found = self._picker.rows(data, starts, ends, self._counts[of_row], positions)
-        return None if found is None else self._finish(found[0], None, found[1], len(rows))
+        found = picker.rows(data, starts, ends, chunks, counts, self._ready(), rows)
+        return None if found is None else self.complete(*found[:3], len(rows))
+
+    @property
+    def picker(self) -> Picker | None:
+        """How single rows are picked out of the page's chunks; None if that cannot be."""
+        if self._picker is True:
+            self._picker = picker(
+                self._value_ce, self._rep_ce, self._def_ce, self._framing.header, self._large, self.layers
+            )
+        return self._picker if isinstance(self._picker, Picker) else None
+
+    @property
+    def chunks(self) -> tuple[RowIndex, Ints, Ints, Ints]:
+        """Rows of each chunk, where chunks begin and end in the file, and values of each."""
+        return self._ready(), self._starts[:-1], self._starts[1:], self._counts
+
+    @property
+    def stores_values(self) -> bool:
+        """Whether picked values are values, not codes or indices that `complete` must look up."""
+        picker = self.picker
+        return self._dictionary is None and (picker is None or picker.finish is None)
+
+    def complete(self, block: Block, rep: Levels | None, definition: Levels | None, rows: int) -> Decoded:
+        """Rows of picked values and their levels."""
+        picker = self.picker
+        if picker is not None and picker.finish is not None:
+            block = picker.finish(block)
+        return self._finish(block, rep, definition, rows)
 
     def _decode_chunks(
         self, data: Bytes, starts: Ints, ends: Ints, counts: Ints
@@ -396,8 +419,8 @@ def encode(rows: LeafRows, options: EncodeOptions) -> EncodedPage:
             parts.append((level_blocks.data, level_blocks.sizes))
             layout[name] = level_blocks.ce
     parts += zip(encoded.buffers, encoded.sizes, strict=True)
-    framing = Framing(rows.rep is not None, definition is not None, len(encoded.buffers), large)
-    body, sizes = framing.assemble(num_levels, parts)
+    frame = framing(rows.rep is not None, definition is not None, len(encoded.buffers), large)
+    body, sizes = frame.assemble(num_levels, parts)
     buffers = [pack_words(sizes, counts, large), body]
     if items is not None:
         data, layout["dictionary"] = registry.encode_block(items, options.of_dictionary())

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from pilum.encoding.codecs.base import ChunkSet, Ints
 from pilum.encoding.kernels import chunks, ranges
 from pilum.errors import CorruptFileError, InvalidInputError
 
-__all__ = ["Chunks", "Framing", "pack_words", "read_words"]
+__all__ = ["Chunks", "Framing", "framing", "pack_words", "read_words"]
 
 PADDING = 0xFE
 _MAX_SMALL = 32 << 10  # bytes of a chunk with u16 sizes: 12 bits of words of 8 bytes
@@ -122,8 +123,14 @@ class Chunks:
     values: list[ChunkSet]
 
 
+@lru_cache(maxsize=128)
+def framing(has_rep: bool, has_def: bool, num_buffers: int, large: bool) -> Framing:
+    """The `Framing` of pages of that shape, one for all of them: thousands of small pages may be open."""
+    return Framing(has_rep, has_def, num_buffers, large)
+
+
 class Framing:
-    """The shape of the chunk headers of one page.
+    """The shape of the chunk headers of some pages.
 
     Args:
         has_rep, has_def: whether level buffers are stored.

@@ -38,7 +38,7 @@ from pilum.encoding.blocks import (
 from pilum.encoding.codecs.base import Ints
 from pilum.encoding.codecs.sequences import has_payload, numbers
 from pilum.encoding.entries import Entries, enter_item, enter_list, finish, repeat_entries
-from pilum.encoding.miniblock_chunks import Framing, read_words
+from pilum.encoding.miniblock_chunks import framing, read_words
 from pilum.encoding.page import Decoded, Levels, PageDecoder, PageRead, PageSource, Range, Rows
 from pilum.errors import CorruptFileError, UnsupportedError
 
@@ -234,7 +234,7 @@ class SparseDecoder(PageDecoder):
         if len(source.sizes) != expected:
             raise CorruptFileError(f"sparse page of {len(source.sizes)} buffers instead of {expected}")
         if chunked:
-            self._framing = Framing(False, False, values.num_buffers, True)
+            self._framing = framing(False, False, values.num_buffers, True)
             if registry.num_buffers(values.ce) != values.num_buffers:
                 raise CorruptFileError(f"sparse page of {values.num_buffers} value buffers")
         skip = {1} if chunked else set()

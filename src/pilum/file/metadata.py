@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pilum.encoding import PageDecoder, Range, Rows, open_page
+from pilum.encoding import ColumnRows, PageDecoder, Range, Rows, column_rows, open_page
 from pilum.errors import CorruptFileError, PilumError, UnsupportedError, located
 from pilum.file.container import FOOTER_SIZE, Footer, parse_column, parse_footer, parse_table
 from pilum.io import Store
@@ -71,7 +71,7 @@ class Column:
         extents: the bytes from the first to the last buffer of each page.
     """
 
-    __slots__ = ("extents", "index", "pages", "ready", "starts", "whole")
+    __slots__ = ("_together", "extents", "index", "pages", "ready", "starts", "whole")
 
     def __init__(
         self, index: int, pages: list[PageDecoder], extents: list[Range], whole: Column | None = None
@@ -85,6 +85,7 @@ class Column:
             starts.append(starts[-1] + page.num_rows)
         self.starts = starts
         self.ready = all(page.initialised for page in pages)
+        self._together: ColumnRows | bool | None = len(pages) > 1  # True: not asked for yet
 
     def descriptors(self) -> Column:
         """A blob column read as descriptors; its pages are the same, and initialised together with these."""
@@ -97,8 +98,16 @@ class Column:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, for the cache."""
-        return 100 + sum(page.nbytes + 40 for page in self.pages)
+        """Memory held, for the cache; that of `together` is reckoned with from the start."""
+        held = 100 + sum(page.nbytes + 40 for page in self.pages)
+        return held if len(self.pages) < 2 else 2 * held
+
+    @property
+    def together(self) -> ColumnRows | None:
+        """What reads scattered rows of all pages in one pass, if that can be."""
+        if self._together is True and self.ready:
+            self._together = column_rows(self.pages)
+        return self._together if isinstance(self._together, ColumnRows) else None
 
     def overlapping(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
         """(page number, rows within that page) for the pages that hold some of ``rows``."""

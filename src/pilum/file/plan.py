@@ -12,10 +12,11 @@ rows, in which what is decoded already is kept.  Errors name file, column and pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pilum.encoding import Decoded, PageRead, Range, Rows, assemble
@@ -91,13 +92,45 @@ class ReadPlan(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """One scheduled page: which leaf it belongs to and where its buffers are in the flat list."""
+    """One scheduled page: which leaf it belongs to and where its buffers are in the flat list.
+
+    Attributes:
+        page: its number; None for scattered rows of all pages (`ColumnRead`).
+    """
 
     leaf: int
-    page: int
-    read: PageRead
+    page: int | None
+    read: PageRead | ColumnRead
     first: int
     last: int
+
+
+class ColumnRead(NamedTuple):
+    """A scheduled read of scattered rows of all pages of a column (`pilum.encoding.column_rows`).
+
+    Attributes:
+        ranges: the chunks that hold them.
+        decode: takes their bytes; None if the pages must be decoded one by one.
+        column, rows: what to decode then.
+    """
+
+    ranges: list[Range]
+    decode: Callable[[list[Bytes]], Decoded | None]
+    column: Column
+    rows: npt.NDArray[np.int64]
+
+    def pages(self, buffers: list[Bytes]) -> Iterator[tuple[int, PageRead, list[Bytes]]]:
+        """Number, read and bytes of each page, which are made of the chunks in ``buffers``."""
+        at = 0
+        for number, part in self.column.overlapping(self.rows):
+            read = self.column.pages[number].schedule(part)
+            parts = []
+            for _, stop in read.ranges:
+                first = at
+                while at < len(buffers) and self.ranges[at][1] <= stop:
+                    at += 1
+                parts.append(np.concatenate(buffers[first:at]))
+            yield number, read, parts
 
 
 def schedule(path: str, resolved: ResolvedProjection, rows: Rows) -> ReadPlan:
@@ -106,7 +139,13 @@ def schedule(path: str, resolved: ResolvedProjection, rows: Rows) -> ReadPlan:
     ranges: list[Range] = []
     for leaf, column in enumerate(resolved.columns):
         scale = resolved.scales[leaf]
-        for number, part in column.overlapping(rows if scale == 1 else scaled(rows, scale)):
+        wanted = rows if scale == 1 else scaled(rows, scale)
+        together = None if isinstance(wanted, range) else _schedule_column(column, wanted)
+        if together is not None:
+            slots.append(Slot(leaf, None, together, len(ranges), len(ranges) + len(together.ranges)))
+            ranges += together.ranges
+            continue
+        for number, part in column.overlapping(wanted):
             try:
                 read = column.pages[number].schedule(part)
             except PilumError as error:
@@ -120,16 +159,28 @@ def schedule(path: str, resolved: ResolvedProjection, rows: Rows) -> ReadPlan:
     return ReadPlan(resolved, slots, ranges, len(rows), span)
 
 
+def _schedule_column(column: Column, rows: npt.NDArray[np.int64]) -> ColumnRead | None:
+    found = column.together.schedule(rows) if column.together is not None and len(rows) else None
+    return None if found is None else ColumnRead(*found, column, rows)
+
+
 def decode_pages(path: str, plan: ReadPlan, buffers: list[Bytes]) -> list[list[Decoded]] | ReadPlan:
     """The pages of each leaf, or what must be read first where positions had to be looked up.  Pure."""
     resolved, slots = plan.projection, plan.slots
     if len(slots) == 1 and len(resolved.columns) == 1:  # a small fragment: no lists of lists to build
-        only = _decode_page(path, resolved, slots[0], buffers)
-        return [[only]] if isinstance(only, Decoded) else _second_round(plan, [(slots[0], only)])
+        slot = slots[0]
+        if isinstance(slot.read, ColumnRead):
+            return [_decode_column(path, resolved, slot.leaf, slot.read, buffers)]
+        only = _decode_page(path, resolved, slot.leaf, slot.page, slot.read, buffers)
+        return [[only]] if isinstance(only, Decoded) else _second_round(plan, [(slot, only)])
     results: list[tuple[Slot, Decoded | PageRead]] = []
     again = False
     for slot in slots:
-        result = _decode_page(path, resolved, slot, buffers[slot.first : slot.last])
+        own = buffers[slot.first : slot.last]
+        if isinstance(slot.read, ColumnRead):
+            results += [(slot, page) for page in _decode_column(path, resolved, slot.leaf, slot.read, own)]
+            continue
+        result = _decode_page(path, resolved, slot.leaf, slot.page, slot.read, own)
         again = again or isinstance(result, PageRead)
         results.append((slot, result))
     if again:
@@ -141,15 +192,33 @@ def decode_pages(path: str, plan: ReadPlan, buffers: list[Bytes]) -> list[list[D
     return leaves
 
 
+def _decode_column(
+    path: str, resolved: ResolvedProjection, leaf: int, read: ColumnRead, buffers: list[Bytes]
+) -> list[Decoded]:
+    """Scattered rows of a column, of all its pages at once or else page by page, which finds out what is wrong."""
+    try:
+        found = read.decode(buffers)
+    except (PilumError, *DAMAGE):
+        found = None
+    if found is not None:
+        return [found]
+    results = []
+    for number, page, parts in read.pages(buffers):
+        result = _decode_page(path, resolved, leaf, number, page, parts)
+        assert isinstance(result, Decoded)
+        results.append(result)
+    return results
+
+
 def _decode_page(
-    path: str, resolved: ResolvedProjection, slot: Slot, buffers: list[Bytes]
+    path: str, resolved: ResolvedProjection, leaf: int, page: int | None, read: PageRead, buffers: list[Bytes]
 ) -> Decoded | PageRead:
     try:
-        return slot.read.decode(buffers)
+        return read.decode(buffers)
     except PilumError as error:
-        raise relocated(error, path, resolved.leaf_name(slot.leaf), slot.page) from None
+        raise relocated(error, path, resolved.leaf_name(leaf), page) from None
     except DAMAGE as error:
-        raise damaged_page(error, path, resolved, slot.leaf, slot.page) from error
+        raise damaged_page(error, path, resolved, leaf, page) from error
 
 
 def decode_batch(path: str, plan: ReadPlan, buffers: list[Bytes]) -> pa.RecordBatch | ReadPlan:

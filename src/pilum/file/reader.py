@@ -162,7 +162,9 @@ class FileReader:
         """What is in memory of some ranges of the file, from its body or from the session; None if nothing is."""
         body = self._body
         if body is not None:
-            return [body[low:high] for low, high in ranges]
+            # A small part must not keep all of the file alive, as arrays that are views of it would.
+            half = len(body) // 2
+            return [body[low:high] if high - low > half else body[low:high].copy() for low, high in ranges]
         if not self.store.suspends:
             return None
         held: list[tuple[int, int, Bytes]] | None = self._held

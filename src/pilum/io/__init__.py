@@ -17,6 +17,7 @@ from pilum.io.memory import MemoryStore
 from pilum.io.ranges import Range, plan_requests
 from pilum.io.runtime import InlineRuntime, LoopRuntime, Runtime, current_runtime
 from pilum.io.scheduler import RequestScheduler
+from pilum.io.spans import QuerySpan
 from pilum.io.stats import IoCounts, IoStats
 from pilum.io.store import ObjectInfo, ObjectWriter, Store
 from pilum.io.tracing import Request, TraceLog, trace
@@ -31,6 +32,7 @@ __all__ = [
     "MemoryStore",
     "ObjectInfo",
     "ObjectWriter",
+    "QuerySpan",
     "Range",
     "Request",
     "RequestScheduler",

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from pilum.io.buffers import ALIGN, Bytes, Stack, allocate
+from pilum.io.ranges import edges_of
 from pilum.jit import Kernel
 
 __all__ = ["read_files", "read_pieces", "read_stack"]
@@ -77,7 +78,7 @@ def read_pieces(descriptor: int, pieces: Sequence[tuple[int, int]]) -> list[Byte
     Returns:
         The bytes of each range; None if there is no compiled loop or a range could not be read whole.
     """
-    edges = np.array(pieces, np.int64)
+    edges = edges_of(pieces)
     wanted = edges[:, 1] - edges[:, 0]
     space = (wanted + (ALIGN - 1)) & -ALIGN
     total = int(space.sum())

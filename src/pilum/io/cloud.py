@@ -27,6 +27,7 @@ from urllib.parse import unquote
 from pilum import imports
 from pilum.errors import InvalidInputError
 from pilum.io.base_options import unscoped
+from pilum.io.cached import with_cache
 from pilum.io.credentials import RenewableCredentials, fetch_options
 from pilum.io.dynamodb import DynamoTable, VersionItems
 from pilum.io.forking import on_fork
@@ -125,7 +126,7 @@ def remote_store(uri: str, options: Options) -> Store:
         None if table is None else VersionItems(table, place.folder),
     )
     store.lists = place.kind != "http"
-    return store
+    return with_cache(store, store.bucket.cache)
 
 
 def _reopen(uri: str, options: Options) -> Store:
@@ -211,7 +212,7 @@ def _open(place: _Place, options: Options) -> tuple[Bucket, DynamoTable | None]:
     # S3 Express lists in no order.
     ordered = not parse_bool("s3_express", settings.config.get("s3_express", "false"))
     client = ObstoreClient(store, uploader, credentials, ordered=ordered and place.kind != "http")
-    bucket = Bucket(client, policy, settings.parallelism)
+    bucket = Bucket(client, policy, settings.parallelism, settings.cache)
     if place.table is None:
         return bucket, None
     given_credentials = own_provider if credentials is None else credentials

@@ -71,7 +71,8 @@ def store_for(
         uri: a path (``~`` is expanded) or an address with a scheme; or a store: one of `pilum.io`, one of obstore,
             or a folder of an fsspec file system (``fs.get_mapper(folder)``, or a ``UPath``).
         storage_options: options of the store, or a function that returns them and is asked again when they
-            expire (`pilum.io.storage_options`); local stores have none and ignore them.
+            expire (`pilum.io.storage_options`); local stores have none and ignore them.  A store that the caller
+            made takes those of the cache on disk alone.
         base_store_params: options of other places that a table refers to, by their address; see `BaseOptions`.
 
     Raises:
@@ -89,6 +90,9 @@ def _store_at(uri: Any, storage_options: Any) -> Store:
         return uri
     if not isinstance(uri, (str, os.PathLike)) or hasattr(uri, "fs"):
         given: Store = imports.load("pilum.io.foreign").foreign_store(uri)
+        if isinstance(storage_options, Mapping):
+            settings = imports.load("pilum.io.storage_options").cache_settings(storage_options)
+            given = imports.load("pilum.io.cached").with_cache(given, settings)
         return given
     address = os.fsdecode(os.fspath(uri))
     if not address:

@@ -25,6 +25,7 @@ from pilum.io.client import Entries, Entry, Opened
 from pilum.io.driver import stop_at_exit
 from pilum.io.forking import generation
 from pilum.io.retry import Failure, Kind
+from pilum.io.tracing import EXCHANGE, note_first_byte
 
 __all__ = ["ObstoreClient", "load_obstore"]
 
@@ -98,11 +99,18 @@ class ObstoreClient:
 
     async def get(self, key: str, start: int, end: int) -> Any:
         self._same_process()
-        return await self._obstore.get_range_async(self._store, key, start=start, end=end)
+        made = EXCHANGE.get()
+        if made is None or not made.timed:
+            return await self._obstore.get_range_async(self._store, key, start=start, end=end)
+        # The same in two steps, so that the begin of the answer is seen.
+        answer = await self._obstore.get_async(self._store, key, options={"range": (start, end)})
+        note_first_byte()
+        return await answer.bytes_async()
 
     async def get_all(self, key: str) -> Any:
         self._same_process()
         answer = await self._obstore.get_async(self._store, key)
+        note_first_byte()
         size = answer.meta["size"]
         data = await answer.bytes_async()
         if len(data) != size:
@@ -112,6 +120,7 @@ class ObstoreClient:
     async def get_tail(self, key: str, nbytes: int) -> tuple[Any, int]:
         self._same_process()
         answer = await self._obstore.get_async(self._store, key, options={"range": {"suffix": nbytes}})
+        note_first_byte()
         return await answer.bytes_async(), answer.meta["size"]
 
     async def open(self, key: str, start: int, end: int, etag: str | None) -> Opened:

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from pilum.errors import InvalidInputError
 from pilum.io.buffers import EMPTY, Bytes, allocate
@@ -24,6 +27,7 @@ __all__ = [
     "Range",
     "assemble",
     "check_range",
+    "edges_of",
     "merge_ranges",
     "plan_requests",
     "split_range",
@@ -31,6 +35,8 @@ __all__ = [
 
 Range: TypeAlias = tuple[int, int]
 """Start and end of a byte range, end exclusive."""
+
+_MANY = 48  # ranges from which arrays are faster than a loop
 
 
 def check_range(path: str, start: int, end: int) -> None:
@@ -43,8 +49,15 @@ def check_range(path: str, start: int, end: int) -> None:
         raise InvalidInputError(f"{path}: bytes {start}..{end} are not a range")
 
 
+def edges_of(ranges: Sequence[Range]) -> npt.NDArray[np.int64]:
+    """Starts and ends as two columns; twice as fast as `numpy.array`."""
+    return np.fromiter(chain.from_iterable(ranges), np.int64, 2 * len(ranges)).reshape(-1, 2)
+
+
 def merge_ranges(ranges: Sequence[Range], gap: int) -> list[Range]:
     """Join ranges that overlap or lie at most ``gap`` bytes apart; the result ascends.  Empty ranges vanish."""
+    if len(ranges) >= _MANY:
+        return _merge_many(ranges, gap)
     merged: list[Range] = []
     low, high = -1, -1
     for start, end in sorted(ranges):
@@ -61,6 +74,26 @@ def merge_ranges(ranges: Sequence[Range], gap: int) -> list[Range]:
     if low >= 0:
         merged.append((low, high))
     return merged
+
+
+def _merge_many(ranges: Sequence[Range], gap: int) -> list[Range]:
+    """The same on whole arrays."""
+    edges = edges_of(ranges)
+    bad = (edges[:, 0] < 0) | (edges[:, 0] > edges[:, 1])
+    if bool(bad.any()):
+        start, end = edges[int(bad.argmax())].tolist()
+        raise InvalidInputError(f"bytes {start}..{end} are not a range")
+    edges = edges[edges[:, 0] < edges[:, 1]]
+    if not len(edges):
+        return []
+    starts = edges[:, 0]
+    if not bool((starts[1:] >= starts[:-1]).all()):
+        edges = edges[starts.argsort(kind="stable")]
+    starts, reached = edges[:, 0], np.maximum.accumulate(edges[:, 1])
+    begins = np.flatnonzero(starts[1:] > reached[:-1] + gap) + 1
+    lows = starts[np.append(0, begins)]
+    highs = reached[np.append(begins - 1, len(edges) - 1)]
+    return list(zip(lows.tolist(), highs.tolist(), strict=True))
 
 
 def split_range(start: int, end: int, max_size: int) -> list[Range]:
@@ -101,6 +134,10 @@ def assemble(ranges: Sequence[Range], requests: Sequence[Range], buffers: Sequen
         requests: what it returned.
         buffers: the answers, one a request.
     """
+    if len(ranges) >= _MANY and len(requests):
+        at_once = _assemble_many(ranges, requests, buffers)
+        if at_once is not None:
+            return at_once
     starts = [start for start, _ in requests]
     found: list[Bytes] = []
     for start, end in ranges:
@@ -122,3 +159,16 @@ def assemble(ranges: Sequence[Range], requests: Sequence[Range], buffers: Sequen
             at += 1
         found.append(joined)
     return found
+
+
+def _assemble_many(
+    ranges: Sequence[Range], requests: Sequence[Range], buffers: Sequence[Bytes]
+) -> list[Bytes] | None:
+    """The same for many ranges that all lie inside one buffer each; None if they do not."""
+    edges, asked = edges_of(ranges), edges_of(requests)
+    at = np.maximum(asked[:, 0].searchsorted(edges[:, 0], "right") - 1, 0)
+    bases = asked[at, 0]
+    if not bool((edges[:, 1] <= asked[at, 1]).all()) or bool((edges[:, 0] < bases).any()):
+        return None
+    lows, highs = (edges[:, 0] - bases).tolist(), (edges[:, 1] - bases).tolist()
+    return [buffers[k][low:high] for k, low, high in zip(at.tolist(), lows, highs, strict=True)]

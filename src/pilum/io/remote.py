@@ -23,13 +23,14 @@ from pilum.errors import (
     UnsupportedError,
 )
 from pilum.io.buffers import Bytes, allocate
+from pilum.io.cached import CacheSettings
 from pilum.io.client import Client, Entries, Entry
 from pilum.io.limits import AdaptiveLimit, FixedLimit
 from pilum.io.retry import Failure, Health, Kind, RetryPolicy, retrying
 from pilum.io.runtime import cancel_and_wait
 from pilum.io.scheduler import RequestScheduler
 from pilum.io.store import Infos, Names, ObjectInfo, ObjectWriter, Store
-from pilum.io.tracing import TRACE, Request
+from pilum.io.tracing import EXCHANGE, TRACE, Exchange, Request, exchange, note_first_byte
 from pilum.io.upload import PART_SIZE, RemoteWriter
 
 if TYPE_CHECKING:
@@ -53,15 +54,21 @@ class Bucket:
         client: makes requests.
         policy: how they are retried.
         parallelism: requests in flight at most; None: adaptive.
+        cache: where the options want immutable files to be kept; for those who open stores (`pilum.io.cached`).
 
     Attributes:
         retries: requests that were made again.
     """
 
     def __init__(
-        self, client: Client, policy: RetryPolicy | None = None, parallelism: int | None = None
+        self,
+        client: Client,
+        policy: RetryPolicy | None = None,
+        parallelism: int | None = None,
+        cache: CacheSettings | None = None,
     ) -> None:
         self.client = client
+        self.cache = cache
         self.policy = policy or RetryPolicy()
         fixed = config.io_parallelism(0) or parallelism
         self.limit: AdaptiveLimit | FixedLimit = FixedLimit(fixed) if fixed else AdaptiveLimit()
@@ -78,6 +85,9 @@ class Bucket:
         self.limit.answered(self.in_flight, throttled=failure.kind is Kind.THROTTLED)
         if failure.kind in (Kind.THROTTLED, Kind.BROKEN):
             self.retries += 1
+            current = EXCHANGE.get()
+            if current is not None:
+                current.retries += 1
         return failure.kind is Kind.DENIED and self.client.renew()
 
     async def tidied(self) -> None:
@@ -165,11 +175,21 @@ class RemoteStore(Store):
     def _info(self, entry: Entry) -> ObjectInfo:
         return ObjectInfo(entry.key.removeprefix(self._prefix), entry.size, entry.modified)
 
-    def note(self, kind: str, path: str, start: int, end: int, started: float) -> None:
-        """Record a request that is no read."""
+    def note(
+        self,
+        kind: str,
+        path: str,
+        start: int,
+        end: int,
+        started: float,
+        made: Exchange | None = None,
+        who: str = "",
+    ) -> None:
+        """Record a request."""
         log = TRACE.get()
         if log is not None:
-            log.record(Request(path, start, end, started, perf_counter(), "", kind))
+            first, retries = (None, 0) if made is None else (made.first_byte, made.retries)
+            log.record(Request(path, start, end, started, perf_counter(), who, kind, first, retries))
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -211,13 +231,14 @@ class RemoteStore(Store):
             return await super().get_tail(path, nbytes, size=size, who=who)
         key, started = self._key(path), perf_counter()
         try:
-            data, length = await self._scheduler.run(
-                nbytes,
-                lambda: self.bucket.request(
-                    f"{self.uri}/{path}: the last {nbytes} bytes",
-                    lambda: self.bucket.client.get_tail(key, nbytes),
-                ),
-            )
+            with exchange(self.stats) as made:
+                data, length = await self._scheduler.run(
+                    nbytes,
+                    lambda: self.bucket.request(
+                        f"{self.uri}/{path}: the last {nbytes} bytes",
+                        lambda: self.bucket.client.get_tail(key, nbytes),
+                    ),
+                )
         except UnsupportedError:
             return await super().get_tail(path, nbytes, size=None, who=who)
         found = self._as_bytes(data)
@@ -226,14 +247,15 @@ class RemoteStore(Store):
                 f"{self.uri}/{path}: asked for the last {nbytes} of {length} bytes, got {len(found)}"
             )
         self.stats.note_read(len(found))
-        self.note("get", path, length - len(found), length, started)
+        self.note("get", path, length - len(found), length, started, made, who)
         return found, length
 
     async def head(self, path: str) -> ObjectInfo:
         key, started = self._key(path), perf_counter()
         what = f"{self.uri}/{path}"
-        found = await self._one(what, lambda: self.bucket.client.head(key))
-        self.note("head", path, 0, 0, started)
+        with exchange(self.stats) as made:
+            found = await self._one(what, lambda: self.bucket.client.head(key))
+        self.note("head", path, 0, 0, started, made)
         return self._info(found)._replace(path=path)
 
     async def modified(self, path: str) -> float | None:
@@ -256,8 +278,9 @@ class RemoteStore(Store):
     async def _listed(self, folder: str, ask: Callable[[str], Awaitable[Entries]]) -> Infos:
         folder, started = folder.strip("/"), perf_counter()
         prefix = self._key(f"{folder}/" if folder else "")
-        found = await self._one(f"{self.uri}/{folder}: listing", lambda: ask(prefix))
-        self.note("list", folder, 0, 0, started)
+        with exchange(self.stats) as made:
+            found = await self._one(f"{self.uri}/{folder}: listing", lambda: ask(prefix))
+        self.note("list", folder, 0, 0, started, made)
         return [self._info(entry) for entry in found if entry.key.startswith(prefix)]
 
     async def _one(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -282,16 +305,17 @@ class RemoteStore(Store):
             attempts += 1
             await self.bucket.client.put(key, view, if_absent=if_absent)
 
-        try:
-            await self._scheduler.run(
-                len(view), lambda: self.bucket.request(f"{self.uri}/{path}: put", attempt)
-            )
-        except AlreadyExistsError:
-            # The answer to an earlier attempt may have been lost after it had succeeded.
-            if attempts == 1 or not await self._holds(path, view):
-                raise
+        with exchange(self.stats) as made:
+            try:
+                await self._scheduler.run(
+                    len(view), lambda: self.bucket.request(f"{self.uri}/{path}: put", attempt)
+                )
+            except AlreadyExistsError:
+                # The answer to an earlier attempt may have been lost after it had succeeded.
+                if attempts == 1 or not await self._holds(path, view):
+                    raise
         self.stats.note_write(len(view))
-        self.note("put", path, 0, len(view), started)
+        self.note("put", path, 0, len(view), started, made)
         if if_absent:
             await self.bucket.tidied()
 
@@ -309,9 +333,10 @@ class RemoteStore(Store):
             some, started = paths[at : at + _DELETE_AT_ONCE], perf_counter()
             keys = [self._key(path) for path in some]
             what = f"{self.uri}/{some[0]}: delete"
-            await self._one(what, lambda keys=keys: self.bucket.client.delete(keys))  # type: ignore[misc]
+            with exchange(self.stats) as made:
+                await self._one(what, lambda keys=keys: self.bucket.client.delete(keys))  # type: ignore[misc]
             for path in some:
-                self.note("delete", path, 0, 0, started)
+                self.note("delete", path, 0, 0, started, made)
 
     async def create(self, path: str) -> ObjectWriter:
         self._key(path)
@@ -416,6 +441,7 @@ class _Download:
             self._buffer = allocate(max(0, min(self._end, opened.size) - self._start))
         buffer = self._buffer
         async for chunk in opened.chunks:
+            note_first_byte()
             size = len(chunk)
             if self.done + size > len(buffer):
                 raise ConnectionError("the answer is longer than the range asked for")

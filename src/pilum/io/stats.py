@@ -1,4 +1,4 @@
-"""Counters of a store: requests and bytes, read and written.
+"""Counters of a store: requests and bytes, read and written; what was repeated, and what a cache spared.
 
 Every read counts, from any thread, so a lock or a lost update on that path would hurt.  `note_read` only
 appends to a deque, which is atomic; whoever asks for the numbers (or finds the deque long) takes the entries
@@ -76,16 +76,23 @@ class _Counter:
 class IoStats:
     """Counters of one store object.  HEAD and LIST requests are not reads."""
 
-    __slots__ = ("_reads", "_writes", "note_each_read", "note_read", "note_reads", "note_write")
+    __slots__ = (
+        "_cached", "_reads", "_retries", "_writes", "note_cached", "note_each_read", "note_read", "note_reads",
+        "note_retries", "note_write",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._reads = _Counter()
         self._writes = _Counter()
+        self._cached = _Counter()
+        self._retries = _Counter()
         # Bound once: `stats.note_read(size)` is then one call.
         self.note_read = self._reads.add
         self.note_reads = self._reads.add_many
         self.note_each_read = self._reads.add_all
         self.note_write = self._writes.add
+        self.note_cached = self._cached.add
+        self.note_retries = self._retries.add
 
     @property
     def read_iops(self) -> int:
@@ -106,6 +113,21 @@ class IoStats:
     def write_bytes(self) -> int:
         """Bytes written."""
         return self._writes.totals()[1]
+
+    @property
+    def retries(self) -> int:
+        """Attempts of requests that failed and could be repeated."""
+        return self._retries.totals()[1]
+
+    @property
+    def cache_hits(self) -> int:
+        """Reads that a disk cache answered; they are not among `read_iops`."""
+        return self._cached.totals()[0]
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of them."""
+        return self._cached.totals()[1]
 
     def snapshot(self) -> IoCounts:
         """The counters so far."""

@@ -3,7 +3,7 @@
 One flat mapping of strings holds everything: where the store is and who asks (``aws_endpoint``,
 ``google_service_account``, ``azure_storage_account_name`` ...), how its HTTP client behaves (``timeout``,
 ``allow_http``, ``proxy_url`` ...) and how requests are retried (``client_max_retries`` ...).  Here it is sorted
-into those three.  Names are not case-sensitive; names that mean nothing to the store are ignored, because
+into those three; ``cache_dir`` and ``cache_bytes`` say where and how much of it is kept on disk.  Names are not case-sensitive; names that mean nothing to the store are ignored, because
 programs pass one mapping to several libraries.
 """
 
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilum.errors import InvalidInputError
+from pilum.io.cached import CacheSettings
 from pilum.io.retry import RetryPolicy
 
-__all__ = ["ClientSettings", "client_settings", "parse_bool", "parse_seconds"]
+__all__ = ["ClientSettings", "cache_settings", "client_settings", "parse_bool", "parse_seconds", "parse_size"]
 
 _S3 = {
     "access_key_id", "secret_access_key", "region", "default_region", "bucket", "endpoint", "session_token",
@@ -87,6 +88,9 @@ _UNITS = {
 }  # fmt: skip
 _SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)")
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?")
+_CACHE_BYTES = 10 << 30
+
 # A body that brings nothing for so long is asked for again from where it stopped.
 _STALL = 10.0
 _TIMEOUT = 30.0
@@ -102,6 +106,7 @@ class ClientSettings:
         headers: sent with every request.
         policy: of retrying.
         parallelism: requests in flight at most; None: the store finds out.
+        cache: where to keep immutable files on disk; None: nowhere.
     """
 
     config: dict[str, str]
@@ -109,6 +114,7 @@ class ClientSettings:
     headers: dict[str, str]
     policy: RetryPolicy
     parallelism: int | None = None
+    cache: CacheSettings | None = None
 
 
 def parse_bool(name: str, value: Any) -> bool:
@@ -191,7 +197,37 @@ def client_settings(scheme: str, options: Mapping[str, Any]) -> ClientSettings:
             if os.environ.get(variable):
                 http["allow_http"] = parse_bool(variable, os.environ[variable])
     http.setdefault("read_timeout", min(_STALL, http["timeout"]))
-    return ClientSettings(config, http, headers, _policy(given), _parallelism(given))
+    return ClientSettings(config, http, headers, _policy(given), _parallelism(given), _cache(given))
+
+
+def cache_settings(options: Mapping[str, Any] | None) -> CacheSettings | None:
+    """Where a mapping of storage options wants immutable files to be kept on disk (`pilum.io.cached`); None: nowhere.
+
+    Raises:
+        InvalidInputError: an option has a value that cannot be.
+    """
+    return _cache({str(name).strip().lower(): value for name, value in (options or {}).items()})
+
+
+def _cache(given: Mapping[str, Any]) -> CacheSettings | None:
+    directory, size = given.get("cache_dir"), given.get("cache_bytes")
+    capacity = _CACHE_BYTES if size is None else parse_size("cache_bytes", size)
+    if directory is None or not os.fspath(directory):
+        return None
+    return CacheSettings(os.fsdecode(directory), capacity) if capacity else None
+
+
+def parse_size(name: str, value: Any) -> int:
+    """A number of bytes, or with a unit, such as ``500MB`` or ``20GiB``.
+
+    Raises:
+        InvalidInputError: it is not one.
+    """
+    found = _SIZE.fullmatch(str(value).strip().lower())
+    if found is None:
+        raise InvalidInputError(f"storage option {name} must be a size such as 20GiB, got {value!r}")
+    power = " kmgt".index(found[2] or " ")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
 
 
 def _text(value: Any) -> str:

@@ -21,13 +21,13 @@ from pilum.io.ranges import Range, assemble, check_range, plan_requests
 from pilum.io.runtime import cancel_and_wait
 from pilum.io.scheduler import RequestScheduler
 from pilum.io.stats import IoStats
-from pilum.io.tracing import TRACE, Request
+from pilum.io.tracing import TRACE, Request, exchange
 
 if TYPE_CHECKING:
     from pilum.io.base_options import BaseOptions
     from pilum.io.dynamodb import VersionItems
 
-__all__ = ["Infos", "Names", "ObjectInfo", "ObjectWriter", "Pieces", "Store", "Wanted"]
+__all__ = ["Infos", "Names", "ObjectInfo", "ObjectWriter", "Pieces", "Store", "Wanted", "together"]
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ class Store:
             start, end = ranges[0]
             return [await self.get(path, start, end, who=who)]
         requests = self.planned(ranges)
-        buffers = await _together([self._request(path, start, end, who) for start, end in requests])
+        buffers = await together([self._request(path, start, end, who) for start, end in requests])
         return assemble(ranges, requests, buffers)
 
     def planned(self, ranges: Sequence[Range]) -> list[Range]:
@@ -165,7 +165,7 @@ class Store:
         """
         if not self.suspends:
             return [await self.get(path, start, end, who=who) for path, start, end in requests]
-        return await _together([self.get(path, start, end, who=who) for path, start, end in requests])
+        return await together([self.get(path, start, end, who=who) for path, start, end in requests])
 
     async def get_stack(self, paths: Sequence[str], start: int, end: int, *, who: str = "") -> Stack:
         """The same bytes ``[start, end)`` of each of several objects, in one piece of memory; errors as for `get`.
@@ -244,7 +244,8 @@ class Store:
 
     def _reduced(self, *how: Any) -> tuple[Any, ...]:
         """How to make this store again: a function, its arguments, and what was set later."""
-        return (*how, None if self.base_options is None else {"base_options": self.base_options})
+        # The second of the two states is set by attribute: a cache around a store hands it on.
+        return (*how, None if self.base_options is None else (None, {"base_options": self.base_options}))
 
     async def leftovers(self, folder: str) -> Leftovers:
         """Files below a folder that were never finished and that listings hide; with the time of their last
@@ -261,7 +262,8 @@ class Store:
         asked = 0 if end is None else end - start
         log = TRACE.get()
         started = perf_counter()
-        answer = await self._scheduler.run(asked, lambda: self._fetch(path, start, end))
+        with exchange(self.stats) as found:
+            answer = await self._scheduler.run(asked, lambda: self._fetch(path, start, end))
         data: Bytes = np.frombuffer(answer, dtype=np.uint8)
         if end is not None and len(data) != asked:
             raise StoreError(
@@ -269,7 +271,8 @@ class Store:
             )
         self.stats.note_read(len(data))
         if log is not None:
-            log.record(Request(path, start, start + len(data), started, perf_counter(), who, "get"))
+            end, now = start + len(data), perf_counter()
+            log.record(Request(path, start, end, started, now, who, "get", found.first_byte, found.retries))
         return data
 
     # -- writing ---------------------------------------------------------------------------------------
@@ -316,7 +319,7 @@ class Store:
         raise NotImplementedError
 
 
-async def _together(requests: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def together(requests: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Await all at once; at the first failure the others are cancelled and have ended when it is raised."""
     if len(requests) == 1:
         return [await requests[0]]

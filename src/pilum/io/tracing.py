@@ -6,12 +6,25 @@ it.  When it is off, a store pays one look-up of the variable for each request.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from time import perf_counter
 from typing import NamedTuple
 
-__all__ = ["TRACE", "Request", "TraceLog", "trace"]
+from pilum.io.stats import IoStats
+
+__all__ = [
+    "EXCHANGE",
+    "TRACE",
+    "Exchange",
+    "Moved",
+    "Request",
+    "TraceLog",
+    "exchange",
+    "note_first_byte",
+    "trace",
+]
 
 
 class Request(NamedTuple):
@@ -24,7 +37,10 @@ class Request(NamedTuple):
         started: when it was asked for, in seconds of `time.perf_counter`.
         finished: when the answer was there.
         who: what the reader said it needs the bytes for.
-        kind: ``get``, ``put``, ``head``, ``list`` or ``delete``.
+        kind: ``get``, ``put``, ``head``, ``list`` or ``delete``; ``cache``: a read that a disk cache answered,
+            so that no request was made (`pilum.io.cached`).
+        first_byte: when the first byte of the answer came; None where the client does not tell.
+        retries: attempts that failed before the one that succeeded.
     """
 
     path: str
@@ -34,6 +50,46 @@ class Request(NamedTuple):
     finished: float
     who: str
     kind: str
+    first_byte: float | None = None
+    retries: int = 0
+
+
+class Moved(NamedTuple):
+    """Totals of some requests.
+
+    Attributes:
+        reads: requests that read.
+        bytes: what they brought.
+        seconds: how long they took, all together.
+        retries: attempts of any request that failed and were repeated.
+        cache_hits, cache_bytes: reads that a disk cache answered.
+        first_byte: when the first byte of any read came, in seconds of `time.perf_counter`; where clients do not
+            tell, when the first answer was complete; None if there was none.
+    """
+
+    reads: int
+    bytes: int
+    seconds: float
+    retries: int
+    cache_hits: int
+    cache_bytes: int
+    first_byte: float | None
+
+    @classmethod
+    def by(cls, requests: Sequence[Request]) -> Moved:
+        """The totals of ``requests``."""
+        reads = [one for one in requests if one.kind == "get"]
+        cached = [one for one in requests if one.kind == "cache"]
+        begins = [one.finished if one.first_byte is None else one.first_byte for one in (*reads, *cached)]
+        return cls(
+            len(reads),
+            sum([one.end - one.start for one in reads]),
+            sum([one.finished - one.started for one in reads]),
+            sum([one.retries for one in requests]),
+            len(cached),
+            sum([one.end - one.start for one in cached]),
+            min(begins, default=None),
+        )
 
 
 class TraceLog:
@@ -53,6 +109,46 @@ class TraceLog:
 
 
 TRACE: ContextVar[TraceLog | None] = ContextVar("pilum_trace", default=None)
+
+
+class Exchange:
+    """What happens to one request over a network, told by the layers below the store that makes it.
+
+    Attributes:
+        timed: whether somebody wants to know `first_byte`, which may cost a little.
+        first_byte: when the first byte of an answer came, in seconds of `time.perf_counter`.
+        retries: attempts that failed so far and may be repeated.
+    """
+
+    __slots__ = ("first_byte", "retries", "timed")
+
+    def __init__(self, timed: bool) -> None:
+        self.timed = timed
+        self.first_byte: float | None = None
+        self.retries = 0
+
+
+EXCHANGE: ContextVar[Exchange | None] = ContextVar("pilum_exchange", default=None)
+
+
+@contextmanager
+def exchange(stats: IoStats) -> Iterator[Exchange]:
+    """The exchange of a request made in the ``with`` block; its retries are counted in ``stats``, also on failure."""
+    current = Exchange(TRACE.get() is not None)
+    token = EXCHANGE.set(current)
+    try:
+        yield current
+    finally:
+        EXCHANGE.reset(token)
+        if current.retries:
+            stats.note_retries(current.retries)
+
+
+def note_first_byte() -> None:
+    """Called by clients when an answer begins."""
+    current = EXCHANGE.get()
+    if current is not None and current.first_byte is None:
+        current.first_byte = perf_counter()
 
 
 @contextmanager

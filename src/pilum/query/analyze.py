@@ -14,28 +14,52 @@ from typing import Any
 
 import pyarrow as pa
 
-from pilum.io import trace
+from pilum.io import QuerySpan, trace
+from pilum.io.spans import spanned
 from pilum.io.tracing import TRACE, TraceLog
 from pilum.query.explain import plan_tree
 from pilum.query.metrics import ScanStatistics
 from pilum.query.scan import Scan, open_scan, scan_table
 from pilum.query.search import Search, search
-from pilum.query.waterfall import Waterfall
+from pilum.query.waterfall import Waterfall, dependent_rounds
 
 __all__ = ["analyze", "open_plan", "run_measured", "run_plan", "waterfall_of"]
 
 _LOG = logging.getLogger("pilum")
 
 
+def _span(plan: Scan | Search) -> QuerySpan:
+    operation = "search" if isinstance(plan, Search) else "scan"
+    return QuerySpan(operation, plan.snapshot.store, plan.snapshot.manifest.version)
+
+
 async def run_plan(plan: Scan | Search) -> pa.Table:
     """All rows of a plan as one table."""
-    return await search(plan) if isinstance(plan, Search) else await scan_table(plan)
+    with _span(plan) as span:
+        table = await search(plan) if isinstance(plan, Search) else await scan_table(plan)
+        span.rows = table.num_rows
+    return table
 
 
 async def open_plan(
     plan: Scan | Search, callback: Callable[[ScanStatistics], Any] | None = None
 ) -> AsyncGenerator[pa.RecordBatch, None]:
     """A primed stream of batches; ``callback`` gets the statistics when it has been read to its end."""
+    span = _span(plan)
+    if not span.begin():
+        return await _open(plan, callback)
+    try:
+        with span.current():
+            stream = await _open(plan, callback)
+    except BaseException as error:
+        span.end(error)
+        raise
+    return spanned(stream, span)
+
+
+async def _open(
+    plan: Scan | Search, callback: Callable[[ScanStatistics], Any] | None
+) -> AsyncGenerator[pa.RecordBatch, None]:
     if callback is None:
         return await _stream(plan)
     measured = plan.measured()
@@ -109,16 +133,31 @@ async def _measure(plan: Scan | Search) -> tuple[float, pa.Table, TraceLog, Scan
 
 
 async def analyze(plan: Scan | Search, *, verbose: bool = True) -> str:
-    """Run once and return the plan with the totals on top and what each step cost, also for each fragment."""
+    """Run once and return the plan with the totals on top and what each step cost, also for each fragment.
+
+    Over a network the totals say how often a request was repeated, how many requests followed each other
+    (``rounds``, of each step, too), and when the first byte came, counted from the begin of the query.
+    """
     _, table, log, measured = await _measure(plan)
     metrics = measured.metrics
     assert metrics is not None
     statistics = metrics.statistics(log)
     files = len({request.path for request in log.requests})
+    counts, times = statistics.all_counts, statistics.all_times
+    network = ""
+    if plan.snapshot.suspends:
+        rounds = dependent_rounds(
+            [(one.started, one.finished) for one in log.requests if one.kind != "cache"]
+        )
+        network = f"retries={counts['retries']}, rounds={rounds}, "
+        if "first_byte" in times:
+            network += f"first_byte={times['first_byte'] / 1e6:.3f} ms, "
+        if counts["cache_hits"]:
+            network += f"cache_hits={counts['cache_hits']}, cache_bytes={counts['cache_bytes']}, "
     totals = (
         f"Execution: output_rows={table.num_rows}, requests={statistics.requests}, files={files}, "
         f"bytes_read={statistics.bytes_read}, fragments_scanned={len(metrics.fragments_scanned)}, "
-        f"rows_scanned={metrics.rows_scanned}, io_time={statistics.all_times['io_wait'] / 1e6:.3f} ms, "
+        f"rows_scanned={metrics.rows_scanned}, {network}io_time={times['io_wait'] / 1e6:.3f} ms, "
         f"elapsed={metrics.elapsed * 1e3:.3f} ms"
     )
     lines = plan_tree(measured, verbose=True).lines(metrics, verbose=verbose)

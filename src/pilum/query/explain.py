@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pilum.query.metrics import ScanMetrics, StepMetrics
+from pilum.query.metrics import FragmentMetrics, ScanMetrics, StepMetrics
 from pilum.query.ordering import ColumnOrdering
 from pilum.query.scan import Scan, plan_groups, readahead
 from pilum.query.search import Search
+from pilum.query.waterfall import dependent_rounds
 
 __all__ = ["PlanNode", "explain", "plan_tree"]
 
@@ -42,7 +43,8 @@ class PlanNode:
         own = [indent + self.name + (f": {details}" if details else "")]
         measured = None if metrics is None else metrics.steps.get(self.step)
         if measured is not None:
-            own[0] += f"{',' if details else ':'} metrics=[{_cost(measured)}]"
+            rounds = f", rounds={dependent_rounds(measured.waits)}" if metrics and metrics.network else ""
+            own[0] += f"{',' if details else ':'} metrics=[{_cost(measured)}{rounds}]"
             if verbose:
                 own += _fragments(measured, indent)
         for node in self.inputs:
@@ -50,10 +52,12 @@ class PlanNode:
         return own
 
 
-def _cost(measured: Any) -> str:
+def _cost(measured: StepMetrics | FragmentMetrics) -> str:
+    network = f"retries={measured.retries}, " if measured.retries else ""
+    cached = f"cache_bytes={measured.cached}, " if measured.cached else ""
     return (
         f"output_rows={measured.rows}, requests={measured.requests}, bytes_read={measured.bytes}, "
-        f"elapsed={measured.seconds * 1e3:.3f} ms"
+        f"{network}{cached}elapsed={measured.seconds * 1e3:.3f} ms"
     )
 
 

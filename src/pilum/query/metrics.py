@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pilum.io.tracing import Request, TraceLog, trace
+from pilum.io.tracing import Moved, Request, TraceLog, trace
 
 __all__ = ["FragmentMetrics", "ScanMetrics", "ScanStatistics", "Step", "StepMetrics"]
 
@@ -26,8 +26,10 @@ class ScanStatistics:
         iops, requests: read requests made.
         bytes_read: bytes they brought.
         indices_loaded, parts_loaded, index_comparisons, index_cache_hits, index_cache_misses: of indices.
-        all_counts: ``rows_scanned``, ``ranges_scanned``, ``fragments_scanned``, ``output_rows``.
-        all_times: nanoseconds by name.
+        all_counts: ``rows_scanned``, ``ranges_scanned``, ``fragments_scanned``, ``output_rows``; ``retries`` of
+            requests; ``cache_hits`` and ``cache_bytes``, what a disk cache answered.
+        all_times: nanoseconds by name: ``elapsed``; ``io_wait``, the sum over requests; ``first_byte``, from the
+            begin of the scan to the first byte of an answer.
     """
 
     iops: int = 0
@@ -49,6 +51,8 @@ class FragmentMetrics:
     rows: int = 0
     requests: int = 0
     bytes: int = 0
+    retries: int = 0
+    cached: int = 0
     seconds: float = 0.0
     fragments: int = 1
 
@@ -60,6 +64,9 @@ class StepMetrics:
     Attributes:
         rows: rows that came out.
         requests, bytes: made for it.
+        retries: attempts of these requests that failed and were repeated.
+        cached: bytes that a disk cache had.
+        waits: begin and end of each request.
         seconds: sum over fragments; steps of several fragments overlap.
         fragments: by id of the (first) fragment.
     """
@@ -67,6 +74,9 @@ class StepMetrics:
     rows: int = 0
     requests: int = 0
     bytes: int = 0
+    retries: int = 0
+    cached: int = 0
+    waits: list[tuple[float, float]] = field(default_factory=list)
     seconds: float = 0.0
     fragments: dict[int, FragmentMetrics] = field(default_factory=dict)
 
@@ -79,9 +89,14 @@ class Step:
 
 
 class ScanMetrics:
-    """Measurements of one run of a plan; steps may be recorded from any thread."""
+    """Measurements of one run of a plan; steps may be recorded from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        network: whether requests wait for a network, so that it matters which ones followed each other.
+    """
+
+    def __init__(self, network: bool = False) -> None:
+        self.network = network
         self.steps: dict[str, StepMetrics] = {}
         self.started = time.perf_counter()
         self.elapsed = 0.0
@@ -110,31 +125,39 @@ class ScanMetrics:
     def _add(
         self, name: str, fragment_ids: Sequence[int], rows: int, requests: Sequence[Request], seconds: float
     ) -> None:
-        reads = [request for request in requests if request.kind == "get"]
-        size = sum(request.end - request.start for request in reads)
+        moved = Moved.by(requests)
         with self._lock:
             step = self.steps.setdefault(name, StepMetrics())
+            if self.network:
+                step.waits += [(one.started, one.finished) for one in requests if one.kind != "cache"]
             one = step.fragments.setdefault(fragment_ids[0], FragmentMetrics(fragments=len(fragment_ids)))
             for target in (step, one):
                 target.rows += rows
-                target.requests += len(reads)
-                target.bytes += size
+                target.requests += moved.reads
+                target.bytes += moved.bytes
+                target.retries += moved.retries
+                target.cached += moved.cache_bytes
                 target.seconds += seconds
 
     def statistics(self, log: TraceLog) -> ScanStatistics:
         """The totals of the run."""
-        reads = [request for request in log.requests if request.kind == "get"]
-        waited = sum(request.finished - request.started for request in reads)
+        moved = Moved.by(log.requests)
         counts = {
             "rows_scanned": self.rows_scanned,
             "ranges_scanned": self.ranges_scanned,
             "fragments_scanned": len(self.fragments_scanned),
             "output_rows": self.output_rows,
+            "retries": moved.retries,
+            "cache_hits": moved.cache_hits,
+            "cache_bytes": moved.cache_bytes,
         }
+        times = {"elapsed": round(self.elapsed * 1e9), "io_wait": round(moved.seconds * 1e9)}
+        if moved.first_byte is not None:
+            times["first_byte"] = round((moved.first_byte - self.started) * 1e9)
         return ScanStatistics(
-            iops=len(reads),
-            requests=len(reads),
-            bytes_read=sum(request.end - request.start for request in reads),
+            iops=moved.reads,
+            requests=moved.reads,
+            bytes_read=moved.bytes,
             all_counts=counts,
-            all_times={"elapsed": round(self.elapsed * 1e9), "io_wait": round(waited * 1e9)},
+            all_times=times,
         )

@@ -114,7 +114,7 @@ class Scan:
 
     def measured(self) -> Scan:
         """The same scan, with measurements of its own."""
-        return replace(self, metrics=ScanMetrics())
+        return replace(self, metrics=ScanMetrics(self.snapshot.suspends))
 
 
 def readahead(snapshot: Snapshot, request: ScanRequest) -> int:

@@ -104,7 +104,7 @@ class Search(NamedTuple):
 
     def measured(self) -> Search:
         """The same search, with measurements of its own."""
-        metrics = ScanMetrics()
+        metrics = ScanMetrics(self.snapshot.suspends)
         return self._replace(metrics=metrics)
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from pilum import arrays, distinct
 from pilum.errors import InvalidInputError
-from pilum.io import current_runtime
+from pilum.io import QuerySpan, current_runtime
 from pilum.query.fragment_reader import FragmentReader
 from pilum.query.projection import Projection
 from pilum.query.rows import by_fragment, live_to_physical, locate
@@ -62,7 +62,11 @@ async def take_positions(
         InvalidInputError: a position is at or past the number of rows.
         OverflowError: a position is negative.
     """
-    return await take_rows(snapshot, await addresses_of_positions(snapshot, fragments, positions), projection)
+    with _span(snapshot) as span:
+        addresses = await addresses_of_positions(snapshot, fragments, positions)
+        table = await take_rows(snapshot, addresses, projection)
+        span.rows = table.num_rows
+    return table
 
 
 async def take_row_ids(snapshot: Snapshot, row_ids: U64, projection: Projection) -> pa.Table:
@@ -71,7 +75,14 @@ async def take_row_ids(snapshot: Snapshot, row_ids: U64, projection: Projection)
     Raises:
         InvalidInputError: without stable row ids: an ascending list names a fragment that does not exist.
     """
-    return await take_rows(snapshot, await addresses_of_ids(snapshot, row_ids), projection)
+    with _span(snapshot) as span:
+        table = await take_rows(snapshot, await addresses_of_ids(snapshot, row_ids), projection)
+        span.rows = table.num_rows
+    return table
+
+
+def _span(snapshot: Snapshot) -> QuerySpan:
+    return QuerySpan("take", snapshot.store, snapshot.manifest.version)
 
 
 async def take_rows(snapshot: Snapshot, addresses: U64, projection: Projection) -> pa.Table:

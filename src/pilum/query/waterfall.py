@@ -1,10 +1,13 @@
 """The requests of a query over time: which fragment waited for what, when.
 
 ```
-fragment 0  file        ▐███▌
-fragment 1  file        ▐████▌                        all start together: good
-fragment 2  data              ▐██▌                    starts when another ends: a dependent round, or a queue
+fragment 0  file        ░░███
+fragment 1  file        ░░░███                        all start together: good
+fragment 2  data              ░██ ×2                  starts when another ends: a dependent round, or a queue
 ```
+
+Light is waiting for the first byte, dark the answer arriving; where the client does not tell, all is dark.  ``×2`` took
+two attempts.
 
 A scan that opens one fragment after another is a staircase here.  `Waterfall.text` draws for a terminal, `svg` and
 `html` make files that need nothing else.
@@ -42,6 +45,9 @@ class Bar:
         start, end: seconds since the query began.
         nbytes: bytes moved.
         who: what the bytes were for.
+        first_byte: seconds since the query began when the answer began; None if that is not known.
+        retries: attempts that failed before.
+        cached: no request: a disk cache had the bytes.
     """
 
     label: str
@@ -49,6 +55,14 @@ class Bar:
     end: float
     nbytes: int
     who: str
+    first_byte: float | None = None
+    retries: int = 0
+    cached: bool = False
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the query began up to which nothing had arrived."""
+        return self.start if self.first_byte is None else min(self.end, max(self.start, self.first_byte))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +70,7 @@ class Waterfall:
     """The requests of one query, first asked first.
 
     Attributes:
-        bars: one for each request.
+        bars: one for each request, and for each read that a disk cache answered.
         elapsed: seconds the query took.
     """
 
@@ -80,23 +94,41 @@ class Waterfall:
             name = request.path.rsplit("/", 1)[-1]
             found = fragments.get(name)
             owner = name if found is None else f"fragment {found}"
+            cached = request.kind == "cache"
             who = request.who or request.kind
+            label = f"{owner} {who}" + (" (cache)" if cached else "")
             began, ended = request.started - started, request.finished - started
-            bars.append(Bar(f"{owner} {who}", began, ended, request.end - request.start, who))
+            first = None if request.first_byte is None else request.first_byte - started
+            size = request.end - request.start
+            bars.append(Bar(label, began, ended, size, who, first, request.retries, cached))
         return cls(tuple(bars), elapsed)
 
     @property
     def rounds(self) -> int:
         """Dependent rounds: the longest chain of requests each of which began after the one before it ended."""
-        return dependent_rounds([(bar.start, bar.end) for bar in self.bars])
+        return dependent_rounds([(bar.start, bar.end) for bar in self.bars if not bar.cached])
+
+    @property
+    def first_byte(self) -> float | None:
+        """Seconds since the query began when the first byte of an answer came; None if clients did not tell."""
+        return min([bar.first_byte for bar in self.bars if bar.first_byte is not None], default=None)
 
     @property
     def _summary(self) -> str:
-        total = sum(bar.nbytes for bar in self.bars)
-        return (
-            f"{len(self.bars)} requests, {total:,} bytes, at most {self.rounds} one after the other, "
-            f"{self.elapsed * 1e3:.1f} ms"
-        )
+        made = [bar for bar in self.bars if not bar.cached]
+        parts = [
+            f"{len(made)} requests, {sum([bar.nbytes for bar in made]):,} bytes",
+            f"at most {self.rounds} one after the other",
+        ]
+        retries = sum([bar.retries for bar in made])
+        if retries:
+            parts.append(f"{retries} retries")
+        if len(made) < len(self.bars):
+            size = sum([bar.nbytes for bar in self.bars if bar.cached])
+            parts.append(f"{len(self.bars) - len(made)} reads of {size:,} bytes from the cache")
+        if self.first_byte is not None:
+            parts.append(f"first byte after {self.first_byte * 1e3:.1f} ms")
+        return ", ".join([*parts, f"{self.elapsed * 1e3:.1f} ms"])
 
     def text(self, width: int = 100, most: int = 60) -> str:
         """For a terminal: one line a request, at most ``most`` of them."""
@@ -108,8 +140,10 @@ class Waterfall:
         for bar in shown:
             low = min(columns - 1, max(0, int(bar.start * scale)))
             size = max(1, min(columns - low, round((bar.end - bar.start) * scale)))
-            drawn = " " * low + "█" * size
-            lines.append(f"{bar.label:<{left}}{drawn:<{columns}} {_size(bar.nbytes):>9}")
+            light = min(size - 1, round((bar.waited - bar.start) * scale))
+            drawn = " " * low + "░" * light + "█" * (size - light)
+            again = f" ×{bar.retries + 1}" if bar.retries else ""
+            lines.append(f"{bar.label:<{left}}{drawn:<{columns}} {_size(bar.nbytes):>9}{again}")
         if len(self.bars) > most:
             lines.append(f"… and {len(self.bars) - most} more")
         return "\n".join(lines) + "\n"
@@ -138,12 +172,22 @@ class Waterfall:
             y = _ROW * (row + 2)
             colour = _COLOURS.get(bar.who, _COLOURS[""])
             tip = f"{bar.label}: {bar.start * 1e3:.2f} to {bar.end * 1e3:.2f} ms, {bar.nbytes:,} bytes"
+            if bar.first_byte is not None:
+                tip += f", first byte at {bar.first_byte * 1e3:.2f} ms"
+            if bar.retries:
+                tip += f", {bar.retries + 1} attempts"
             parts.append(
                 f'<text x="4" y="{y + _ROW - 4}">{html.escape(bar.label[:40])}</text>'
                 f'<rect x="{_LEFT + bar.start * scale:.1f}" y="{y + 1}" height="{_ROW - 2}" '
                 f'width="{max(1.0, (bar.end - bar.start) * scale):.1f}" fill="{colour}">'
                 f"<title>{html.escape(tip)}</title></rect>"
             )
+            if bar.waited > bar.start:
+                parts.append(
+                    f'<path d="M{_LEFT + bar.start * scale:.1f} {y + 1}h{(bar.waited - bar.start) * scale:.1f}'
+                    f'v{_ROW - 2}H{_LEFT + bar.start * scale:.1f}z" fill="white" opacity="0.6" '
+                    f'pointer-events="none"/>'
+                )
         return "\n".join([*parts, "</svg>"]) + "\n"
 
     def html(self, width: int = 1000) -> str:

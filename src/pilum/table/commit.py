@@ -16,7 +16,8 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractContextManager, aclosing
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 from pilum.errors import (
     AlreadyExistsError,
@@ -28,7 +29,7 @@ from pilum.errors import (
     StoreError,
     UnsupportedError,
 )
-from pilum.io import Store, current_runtime
+from pilum.io import QuerySpan, Store, current_runtime
 from pilum.io.runtime import cancel_and_wait
 from pilum.table.build import build_manifest
 from pilum.table.conflicts import conflict_between
@@ -54,6 +55,24 @@ _DETACHED_ATTEMPTS = 20
 _READ_WINDOW = 64
 
 
+P = ParamSpec("P")
+Commit = Callable[Concatenate[Store, P], Coroutine[Any, Any, Manifest]]
+
+
+def _in_span(fn: Commit[P]) -> Commit[P]:
+    """A commit that tells what it did (`pilum.io.spans`)."""
+
+    @wraps(fn)
+    async def in_span(store: Store, /, *args: P.args, **options: P.kwargs) -> Manifest:
+        with QuerySpan("commit", store) as span:
+            manifest = await fn(store, *args, **options)
+            span.version = manifest.version
+        return manifest
+
+    return in_span
+
+
+@_in_span
 async def commit(
     store: Store,
     operation: Operation,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pilum.io import Bytes, LocalStore, ObjectInfo, ObjectWriter, Range, Store
-from pilum.io.store import Infos, Leftovers, Names, Pieces
+from pilum.io.store import Infos, Leftovers, Names, Pieces, Wanted
 
 __all__ = ["FolderStore", "folder_of"]
 
@@ -62,6 +62,11 @@ class FolderStore(Store):
 
     async def get_ranges(self, path: str, ranges: Sequence[Range], *, who: str = "") -> Pieces:
         return await self.parent.get_ranges(self._key(path), ranges, who=who)
+
+    async def get_many(self, requests: Sequence[Wanted], *, who: str = "") -> Pieces:
+        return await self.parent.get_many(
+            [(self._key(path), start, end) for path, start, end in requests], who=who
+        )
 
     async def get_all(self, path: str, *, who: str = "") -> Bytes:
         return await self.parent.get_all(self._key(path), who=who)

@@ -95,7 +95,11 @@ class LanceScanner(Posing):
         return self.aio.explain_plan(verbose)
 
     def analyze_plan(self, count_rows: bool = False) -> str:
-        """Run the scan; the plan with measured rows, requests, bytes and time."""
+        """Run the scan; the plan with measured rows, requests, bytes and time of each step.
+
+        Over a network also retries, dependent rounds of requests, the time to the first byte, and what a disk cache
+        answered.
+        """
         del count_rows  # rows are always counted
         return self._run(self.aio.analyze_plan())
 
@@ -113,7 +117,10 @@ class LanceScanner(Posing):
         return self._run(self.aio.request_plan())
 
     def waterfall(self) -> Waterfall:
-        """Run the scan under a trace: which fragment waited for what, when.  Print it, or save it as HTML or SVG."""
+        """Run the scan under a trace: which fragment waited for what, when.  Print it, or save it as HTML or SVG.
+
+        Light is waiting for the first byte, dark the answer arriving; ``×2`` took two attempts.
+        """
         return self._run(self.aio.waterfall())
 
     # What a pyarrow scanner has beside.

@@ -11,8 +11,8 @@ from pilum.jit import Kernel, enabled
 __all__ = ["Kernel", "enabled", "preload"]
 
 MODULES = (
-    "bitpacking", "chunks", "distance", "fsst", "fsst_encode", "levels", "lookup", "lz4", "pick", "ranges", "runs", "transpose",
-    "unzip", "utf8", "variable",
+    "bitpacking", "chunks", "distance", "fsst", "fsst_encode", "levels", "lookup", "lz4", "pick", "pick_lists", "ranges", "runs",
+    "transpose", "unzip", "utf8", "variable",
 )  # fmt: skip
 
 

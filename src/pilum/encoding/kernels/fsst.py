@@ -42,7 +42,7 @@ def expand(codes: Bytes, offsets: Ints, symbols: Bytes, lengths: Bytes) -> tuple
     table = np.zeros(2048, np.uint8)
     table[: len(symbols)] = symbols
     # NumPy's way takes some 60 ns a code byte, many times what its bytes suggest: the kernel is worth loading early.
-    kernel = _EXPAND.get(8 * len(codes))
+    kernel = _EXPAND.get(64 * len(codes))
     if kernel is None:
         return expand_numpy(codes, offsets, table, sizes)
     codes = np.ascontiguousarray(codes)

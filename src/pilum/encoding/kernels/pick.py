@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel
 
-__all__ = ["FLAT", "INLINE", "NONE", "OUT_OF_LINE", "RUNS", "STRINGS", "Shape", "pick"]
+__all__ = ["FLAT", "INLINE", "NONE", "OUT_OF_LINE", "RUNS", "STRINGS", "WITHOUT", "Shape", "pick"]
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Levels: TypeAlias = npt.NDArray[np.uint16]
 
+WITHOUT = 64 << 10  # what a row costs without the kernel, in bytes that NumPy would process meanwhile
 NONE, FLAT, INLINE, OUT_OF_LINE, RUNS, STRINGS = range(6)
 
 
@@ -34,6 +35,7 @@ class Shape(NamedTuple):
         level_bits: bits of a packed one (`OUT_OF_LINE`).
         values: codec of the values; `RUNS` have two buffers, all others one.
         bits: of a value; of an offset (`STRINGS`).
+        passed: level buffers in front of the values that are not looked at (`pick_lists` has read them).
     """
 
     header: int
@@ -42,6 +44,7 @@ class Shape(NamedTuple):
     level_bits: int
     values: int
     bits: int
+    passed: int = 0
 
 
 def pick(
@@ -59,7 +62,7 @@ def pick(
         The values as words, or where strings begin in ``data``; the sizes of the strings; the levels.  None if there
         is no kernel, or a chunk is not as it should be.
     """
-    kernel = _PICK.get(len(data))
+    kernel = _PICK.get(len(data) + WITHOUT * len(positions))
     if kernel is None:
         return None
     count = len(positions)
@@ -68,14 +71,14 @@ def pick(
     levels = np.empty(count if shape.levels else 0, np.uint16)
     good = kernel(
         data, starts, ends, counts, positions, shape.header, shape.large, shape.levels, shape.level_bits,
-        shape.values, shape.bits, values, sizes, levels,
+        shape.values, shape.bits, shape.passed, values, sizes, levels,
     )  # fmt: skip
     return (values, sizes, levels if shape.levels else None) if good else None
 
 
 def pick_numba(
     data: Any, starts: Any, ends: Any, counts: Any, positions: Any, header: int, large: int, levels: int,
-    level_bits: int, values: int, bits: int, out: Any, sizes: Any, out_levels: Levels,
+    level_bits: int, values: int, bits: int, passed: int, out: Any, sizes: Any, out_levels: Levels,
 ) -> int:  # fmt: skip
     for row in range(positions.size):
         start, end, count, position = starts[row], ends[row], counts[row], positions[row]
@@ -83,6 +86,10 @@ def pick_numba(
             return 0
         at = start + header
         field = start + 2
+        for _ in range(passed):
+            size = np.int64(data[field]) | np.int64(data[field + 1]) << 8
+            field += 2
+            at += (size + 7) // 8 * 8
         # -- the definition level, then the value: one codec each, in the same words
         for part in range(2):
             if part == 0:
@@ -223,7 +230,7 @@ def pick_numba(
 
 _PICK = Kernel(
     pick_numba,
-    "u1(r.u1, r.i8, r.i8, r.i8, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, u8, i8, u2)",
+    "u1(r.u1, r.i8, r.i8, r.i8, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, u8, i8, u2)",
     small=0,
     nogil=False,
 )

@@ -13,6 +13,7 @@ from pilum.table.catch_up import known
 from pilum.table.cloning import deep_clone, shallow_clone
 from pilum.table.commit import CommitLock, commit
 from pilum.table.deletions import read_deletions, write_deletions
+from pilum.table.external import forget_versions
 from pilum.table.file_lists import FileInfo, all_files, tracked_files
 from pilum.table.files import TrackedFile, files_of
 from pilum.table.folder_store import FolderStore, folder_of
@@ -177,6 +178,7 @@ __all__ = [
     "find_problems",
     "find_versions",
     "folder_of",
+    "forget_versions",
     "fragment_from_json",
     "fragment_row_ids",
     "fragment_to_json",

@@ -90,7 +90,7 @@ async def open_dataset(
     assert uri is not None
     # Requests are planned from what is read, and entries of the index cache are no unit of size.
     del block_size, index_cache_size
-    store = store_for(uri, storage_options)
+    store = store_for(uri, storage_options, base_store_params)
     if session is None:
         session = Session(index_cache_size_bytes, metadata_cache_size_bytes)
     settings = Settings(storage_options, commit_lock, dict(default_scan_options or {}), base_store_params)
@@ -141,7 +141,7 @@ async def write_dataset(
         options.setdefault("commit_lock", settings.commit_lock)
     else:
         assert uri is not None
-        store = store_for(uri, storage_options)
+        store = store_for(uri, storage_options, base_store_params)
         settings = Settings(storage_options, options.get("commit_lock"), base_store_params=base_store_params)
     checked = write_options(mode, **options)
     manifest = await writing.write(store, inputs.read_input(data_obj, schema), checked, base)
@@ -192,9 +192,12 @@ def _target(
     storage_options: Mapping[str, str] | None,
     namespace_client: Any = None,
     table_id: Any = None,
+    base_store_params: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Store:
     refuse_namespaces(None if namespace_client is not None else uri, namespace_client, table_id)
-    return uri.store if isinstance(uri, AsyncLanceDataset) else store_for(uri, storage_options)
+    if isinstance(uri, AsyncLanceDataset):
+        return uri.store
+    return store_for(uri, storage_options, base_store_params)
 
 
 async def commit(
@@ -209,10 +212,11 @@ async def commit(
     *,
     commit_message: str | None = None,
     enable_stable_row_ids: bool | None = None,
+    base_store_params: Mapping[str, Mapping[str, str]] | None = None,
     commit_timeout: datetime.timedelta | None = None,
 ) -> AsyncLanceDataset:
     """Commit an operation or a transaction; see `pilum.LanceDataset.commit`."""
-    store = _target(base_uri, storage_options)
+    store = _target(base_uri, storage_options, base_store_params=base_store_params)
     manifest = await committing.within(
         committing.commit_operation(
             store,
@@ -232,7 +236,8 @@ async def commit(
     )
     if isinstance(base_uri, AsyncLanceDataset):
         return AsyncLanceDataset(Snapshot(store, manifest, base_uri.session), base_uri.settings)
-    return AsyncLanceDataset(Snapshot(store, manifest, Session()), Settings(storage_options, commit_lock))
+    settings = Settings(storage_options, commit_lock, base_store_params=base_store_params)
+    return AsyncLanceDataset(Snapshot(store, manifest, Session()), settings)
 
 
 async def commit_batch(
@@ -243,10 +248,11 @@ async def commit_batch(
     enable_v2_manifest_paths: bool | None = None,
     detached: bool | None = False,
     max_retries: int = 20,
+    base_store_params: Mapping[str, Mapping[str, str]] | None = None,
     commit_timeout: datetime.timedelta | None = None,
 ) -> dict[str, Any]:
     """Commit several appends as one version: ``{"dataset": ..., "merged": Transaction}``."""
-    store = _target(dest, storage_options)
+    store = _target(dest, storage_options, base_store_params=base_store_params)
     manifest, merged = await committing.within(
         committing.commit_transactions(
             store,
@@ -260,7 +266,8 @@ async def commit_batch(
         commit_timeout,
         suspends=store.suspends,
     )
-    opened = AsyncLanceDataset(Snapshot(store, manifest, Session()), Settings(storage_options, commit_lock))
+    settings = Settings(storage_options, commit_lock, base_store_params=base_store_params)
+    opened = AsyncLanceDataset(Snapshot(store, manifest, Session()), settings)
     return {"dataset": opened, "merged": merged}
 
 
@@ -276,10 +283,12 @@ async def drop(
     files = [one.path for one in await store.list("")]
     manifests = [path for path in files if "_versions/" in path]
     if not files and not ignore_not_found:
+        await table.forget_versions(store, [])
         raise NotFoundError(f"no dataset at {store.uri}")
     # Manifests first: what an interrupted removal leaves is no dataset any more.
     await store.delete_many(manifests)
     await store.delete_many([path for path in files if "_versions/" not in path])
+    await table.forget_versions(store, manifests)
     if isinstance(store, LocalStore):
         store.remove_empty_folders()
 
@@ -292,7 +301,7 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, Evolution, Unbuil
     @property
     def uri(self) -> str:
         """Address of the dataset; on a branch that of the main one."""
-        return self.main.uri
+        return self.main.address()
 
     @property
     def lance_schema(self) -> LanceSchema:

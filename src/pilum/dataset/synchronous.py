@@ -493,7 +493,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             commit_message: stored in the transaction.
             enable_stable_row_ids: rows of a new dataset keep their ids when they move.
             namespace_client, table_id, namespace_client_managed_versioning: not supported yet.
-            base_store_params: accepted.
+            base_store_params: storage options of base paths, by their address.
             commit_timeout: time limit; a commit on a local disk looks at it before every attempt.
 
         Returns:
@@ -507,7 +507,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             TimeoutError: it took longer than ``commit_timeout``.
             NotFoundError: there is no dataset, or no such version.
         """
-        del namespace_client_managed_versioning, base_store_params
+        del namespace_client_managed_versioning
         refuse_namespaces(
             base_uri if namespace_client is None and table_id is None else None, namespace_client, table_id
         )
@@ -522,6 +522,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             max_retries,
             commit_message=commit_message,
             enable_stable_row_ids=enable_stable_row_ids,
+            base_store_params=base_store_params,
             commit_timeout=commit_timeout,
         )
         return LanceDataset.of(run(coroutine, suspends=_suspends(base_uri)))
@@ -553,7 +554,6 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             InvalidInputError: there is no transaction.
             UnsupportedError: one does something else than append.
         """
-        del base_store_params
         coroutine = core.commit_batch(
             dest.aio if isinstance(dest, LanceDataset) else dest,
             transactions,
@@ -562,6 +562,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
             enable_v2_manifest_paths,
             detached,
             max_retries,
+            base_store_params,
             commit_timeout,
         )
         result = run(coroutine, suspends=_suspends(dest))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pilum.io.buffers import Bytes, Stack
 from pilum.io.driver import iterate, run
+from pilum.io.dynamodb import VersionItem
 from pilum.io.local import LocalStore
 from pilum.io.locate import address_suspends, store_for
 from pilum.io.memory import MemoryStore
@@ -39,6 +40,7 @@ __all__ = [
     "Stack",
     "Store",
     "TraceLog",
+    "VersionItem",
     "address_suspends",
     "current_runtime",
     "iterate",

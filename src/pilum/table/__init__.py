@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pilum.table.cloning import deep_clone, shallow_clone
     from pilum.table.committing import CommitLock, commit
     from pilum.table.deletions import read_deletions, write_deletions
+    from pilum.table.external import forget_versions
     from pilum.table.file_lists import FileInfo, all_files, tracked_files
     from pilum.table.files import TrackedFile, files_of
     from pilum.table.folder_store import FolderStore, folder_of
@@ -113,6 +114,7 @@ else:
             "conflicts": (),
             "deletions": ("read_deletions", "write_deletions"),
             "dictionaries": (),
+            "external": ("forget_versions",),
             "file_lists": ("FileInfo", "all_files", "tracked_files"),
             "files": ("TrackedFile", "files_of"),
             "folder_store": ("FolderStore", "folder_of"),
@@ -273,6 +275,7 @@ __all__ = [
     "find_problems",
     "find_versions",
     "folder_of",
+    "forget_versions",
     "fragment_from_json",
     "fragment_row_ids",
     "fragment_to_json",

@@ -48,7 +48,7 @@ async def shallow_clone(
         NotFoundError: there is no such version.
     """
     content = await load_manifest(source, version)
-    clone = Clone(True, ref_name, version, source.uri, None, content)
+    clone = Clone(True, ref_name, version, source.address(), None, content)
     return await commit(target, clone, read_version=version, commit_lock=commit_lock)
 
 
@@ -87,7 +87,7 @@ async def deep_clone(
     async with aclosing(stream):
         async for _ in stream:
             pass
-    clone = Clone(False, ref_name, version, source.uri, None, content)
+    clone = Clone(False, ref_name, version, source.address(), None, content)
     return await commit(target, clone, read_version=version)
 
 

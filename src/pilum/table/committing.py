@@ -35,6 +35,7 @@ from pilum.io.runtime import cancel_and_wait
 from pilum.table import maintenance
 from pilum.table.build import build_manifest
 from pilum.table.catch_up import History
+from pilum.table.external import publish, settle
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
 from pilum.table.hint import write_hint
 from pilum.table.manifest_file import MAX_INLINE_TRANSACTION, serialize_manifest_file
@@ -364,8 +365,8 @@ class _Target(NamedTuple):
     into: PostponingStore | None
     backoff: Backoff
 
-    async def put(self, path: str, data: bytes) -> None:
-        """Put a manifest if it is absent.
+    async def put(self, version: int, path: str, data: bytes) -> None:
+        """Put the manifest of a version if it is absent.
 
         Raises:
             AlreadyExistsError: it exists.
@@ -373,6 +374,9 @@ class _Target(NamedTuple):
         # The lock may be all that keeps two writers apart where a store cannot put only if absent.
         if self.lock is not None and await _exists(self.store, path):
             raise AlreadyExistsError(f"{self.store.uri}/{path} exists already")
+        if self.store.external is not None and not version & DETACHED_BIT:
+            await publish(self.store, version, path, data)
+            return
         try:
             if self.into is None:
                 await self.store.put(path, data, if_absent=True)
@@ -407,7 +411,7 @@ async def _publish(
     failure: Exception
     try:
         with contextlib.nullcontext() if lock is None else lock(manifest.version):
-            await target.put(path, data)
+            await target.put(manifest.version, path, data)
         manifest.note_bytes(data)
         return True
     except Exception as error:
@@ -438,6 +442,7 @@ async def _is_ours(
     """
     path = manifest_path(manifest.version, scheme)
     try:
+        await settle(store, manifest.version)
         return bytes(await store.get_all(path, who="manifest")) == data
     except NotFoundError:
         if not isinstance(failure, AlreadyExistsError):

@@ -103,10 +103,9 @@ def open_location(
     """
     around = store
     while True:
-        if uri == around.uri:
-            return around
-        if uri.startswith(around.uri + "/"):
-            return folder_of(around, uri[len(around.uri) + 1 :])
+        folder = around.folder_at(uri)
+        if folder is not None:
+            return folder_of(around, folder)
         if not isinstance(around, FolderStore):
             if open_store is not None:
                 return open_store(uri, storage_options)

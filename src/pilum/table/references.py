@@ -273,7 +273,7 @@ async def create_branch(
     source = branch_store(main, parent)
     content = await load_manifest(source, version)
     store = branch_store(main, name)
-    clone = Clone(True, parent, version, source.uri, name, content)
+    clone = Clone(True, parent, version, source.address(), name, content)
     try:
         manifest = await commit(store, clone, read_version=version)
     except AlreadyExistsError:

@@ -48,14 +48,15 @@ class Shape(NamedTuple):
 
 
 def pick(
-    data: Bytes, starts: Ints, ends: Ints, counts: Ints, positions: Ints, shape: Shape
+    data: Bytes, starts: Ints, ends: Ints, counts: Ints, of_value: Ints, positions: Ints, shape: Shape
 ) -> tuple[npt.NDArray[np.uint64], Ints, Levels | None] | None:
-    """One value of a chunk for each row.
+    """Single values of some chunks.
 
     Args:
-        data: the chunks; that of row r is ``data[starts[r]:ends[r]]``.
-        counts: values in the chunk of each row.
-        positions: of each row's value within its chunk.
+        data: the chunks; chunk c is ``data[starts[c]:ends[c]]``.
+        counts: values in each chunk.
+        of_value: the chunk of each value.
+        positions: of each value within its chunk.
         shape: of the chunks.
 
     Returns:
@@ -70,18 +71,21 @@ def pick(
     sizes = np.empty(count if shape.values == STRINGS else 0, np.int64)
     levels = np.empty(count if shape.levels else 0, np.uint16)
     good = kernel(
-        data, starts, ends, counts, positions, shape.header, shape.large, shape.levels, shape.level_bits,
+        data, starts, ends, counts, of_value, positions, shape.header, shape.large, shape.levels, shape.level_bits,
         shape.values, shape.bits, shape.passed, values, sizes, levels,
     )  # fmt: skip
     return (values, sizes, levels if shape.levels else None) if good else None
 
 
 def pick_numba(
-    data: Any, starts: Any, ends: Any, counts: Any, positions: Any, header: int, large: int, levels: int,
+    data: Any, starts: Any, ends: Any, counts: Any, of_value: Any, positions: Any, header: int, large: int, levels: int,
     level_bits: int, values: int, bits: int, passed: int, out: Any, sizes: Any, out_levels: Levels,
 ) -> int:  # fmt: skip
     for row in range(positions.size):
-        start, end, count, position = starts[row], ends[row], counts[row], positions[row]
+        chunk, position = of_value[row], positions[row]
+        if not 0 <= chunk < starts.size:
+            return 0
+        start, end, count = starts[chunk], ends[chunk], counts[chunk]
         if start < 0 or end > data.size or end - start < header or not 0 <= position < count:
             return 0
         at = start + header
@@ -230,7 +234,7 @@ def pick_numba(
 
 _PICK = Kernel(
     pick_numba,
-    "u1(r.u1, r.i8, r.i8, r.i8, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, u8, i8, u2)",
+    "u1(r.u1, r.i8, r.i8, r.i8, r.i8, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, u8, i8, u2)",
     small=0,
     nogil=False,
 )

@@ -94,7 +94,7 @@ def process() -> Iterator[Server]:
                 time.sleep(0.1)
         yield server
     finally:
-        running.terminate()
+        running.kill()  # asked to end, it would wait for requests that a test has left without an answer
         running.wait()
 
 

@@ -13,7 +13,7 @@ from pilum.io import store_for, trace
 from pilum.io.client import Entries, Entry, Opened
 from pilum.io.limits import AdaptiveLimit
 from pilum.io.remote import Bucket, RemoteStore
-from pilum.io.retry import Failure, Kind, RetryPolicy
+from pilum.io.retry import Failure, Health, Kind, RetryPolicy
 from pilum.io.storage_options import client_settings, parse_seconds
 
 # -- options ---------------------------------------------------------------------------------------------
@@ -129,6 +129,70 @@ def test_a_limit_grows_while_that_helps(monkeypatch: pytest.MonkeyPatch) -> None
         now += 0.03 / min(limit.value, 80)  # a store that serves 80 at once
         limit.answered(limit.value, throttled=False)
     assert 60 <= limit.value <= 130
+
+
+def test_a_limit_grows_in_spite_of_accidents_and_not_on_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("pilum.io.limits.monotonic", lambda: now)
+    limit = AdaptiveLimit(start=16, least=4, most=200)
+    for number in range(5000):
+        now += 0.03 / min(limit.value, 80)
+        limit.answered(limit.value, throttled=number % 20 == 0)
+    assert 60 <= limit.value <= 130
+    # This one serves 40 in the time and refuses the rest at once: more requests bring more refusals alone.
+    limit = AdaptiveLimit(start=40, least=4, most=200)
+    served = 0.0
+    for _ in range(20000):
+        now += 0.03 / limit.value
+        served += min(1.0, 40 / limit.value)
+        accepted = served >= 1.0
+        served -= accepted
+        limit.answered(limit.value, throttled=not accepted)
+    assert limit.value <= 60
+
+
+# -- pauses ----------------------------------------------------------------------------------------------
+
+
+def test_pauses_are_short_where_failures_are_rare() -> None:
+    health = Health()
+    for number in range(1000):
+        health.answered(failed=number % 14 == 0)
+        assert health.well
+    policy = RetryPolicy()
+    assert all(policy.pause(1, well=True) <= 0.005 and policy.pause(3, well=True) <= 0.02 for _ in range(50))
+    assert all(0.025 <= policy.pause(1) <= 0.05 for _ in range(50))
+    # What fails again and again is no accident.
+    assert all(policy.pause(attempt, well=True) >= 0.2 for attempt in range(4, 10))
+    failures = 0
+    while health.well:
+        health.answered(failed=True)
+        failures += 1
+    assert failures <= 16
+    for number in range(1000):
+        health.answered(failed=number % 4 == 0)
+    assert not health.well
+
+
+def test_a_store_that_refuses_everybody_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many requests that are refused at once, few come back soon."""
+    store, client = memory(first_pause=0.05, max_retries=2)
+    client.objects["t/a"] = b"0123456789"
+    pauses = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def main() -> None:
+        client.failures = [Kind.THROTTLED] * 1000
+        sleeping = asyncio.sleep
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        await asyncio.gather(*(store.get("a", 0, 2) for _ in range(100)), return_exceptions=True)
+        monkeypatch.setattr(asyncio, "sleep", sleeping)
+
+    asyncio.run(main())
+    assert len(pauses) == 200
+    assert 1 <= sum(seconds < 0.025 for seconds in pauses) <= 16
 
 
 # -- a store over a client in memory ---------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 A take of a hundred rows touches dozens of small pages with a row or two of each, and what is done once a page costs
 more than the values.  Here the chunks of all pages are numbered through: rows are found, ranges made and values picked
-(`miniblock_pick`) for the whole column at once.  Pages only differ in what their values are codes of: dictionaries and
-FSST tables are looked up page by page.
+(`miniblock_pick`) for the whole column at once.  Pages only differ in what their values are codes of: FSST tables are
+looked up page by page, small dictionaries are joined, others looked up page by page, too.
 """
 
 from __future__ import annotations
@@ -15,14 +15,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pilum.encoding.blocks import Block, Bytes, DictionaryBlock, concat_blocks, decode_dictionary, slice_block
+from pilum.encoding.blocks import (
+    Block,
+    Bytes,
+    DictionaryBlock,
+    FixedBlock,
+    VariableBlock,
+    block_bytes,
+    concat_blocks,
+    decode_dictionary,
+    slice_block,
+    take_block,
+)
 from pilum.encoding.codecs.base import Ints
-from pilum.encoding.miniblock import MiniBlockDecoder
+from pilum.encoding.kernels.locate import Located
+from pilum.encoding.miniblock import MiniBlockDecoder, value_levels
 from pilum.encoding.miniblock_pick import FEW, Picked, Picker
 from pilum.encoding.miniblock_rows import RowIndex
 from pilum.encoding.page import Decoded, PageDecoder, Range
 
-__all__ = ["ColumnRows", "column_rows"]
+__all__ = ["ColumnRows", "together"]
+
+_MOST_ITEMS = 4 << 20  # bytes of dictionaries that are joined
 
 
 class ColumnRows:
@@ -32,7 +46,10 @@ class ColumnRows:
         nbytes: memory held.
     """
 
-    __slots__ = ("_counts", "_ends", "_first_rows", "_index", "_pages", "_picker", "_starts", "nbytes")
+    __slots__ = (
+        "_counts", "_ends", "_first_rows", "_index", "_item_starts", "_items", "_pages", "_picker", "_starts",
+        "_stores_values", "nbytes",
+    )  # fmt: skip
 
     def __init__(self, pages: Sequence[MiniBlockDecoder], picker: Picker) -> None:
         indices, starts, ends, counts = zip(*[page.chunks for page in pages], strict=True)
@@ -54,7 +71,10 @@ class ColumnRows:
         self._first_rows: Ints = np.array([*first_rows, row])
         self._starts, self._ends, self._counts = map(np.concatenate, (starts, ends, counts))
         self._pages, self._picker = pages, picker
+        self._items, self._item_starts = _joined_items(pages)
+        self._stores_values = all(page.stores_values for page in pages)
         self.nbytes = self._index.nbytes + 3 * self._counts.nbytes + self._first_rows.nbytes
+        self.nbytes += block_bytes(self._items)
 
     def schedule(self, rows: npt.NDArray[np.int64]) -> tuple[list[Range], Any] | None:
         """The ranges of some rows, and what decodes their bytes; None if pages are better read one by one.
@@ -66,28 +86,44 @@ class ColumnRows:
             The ranges, ascending; a function of their bytes that gives the rows, or None if the pages must be decoded one
             by one after all (from the same bytes, which hold whole chunks).
         """
-        index = self._index
-        _, low, high = index.chunks_of(rows)
-        lengths = high - low
-        chunks = np.repeat(low - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
-        if len(rows) > FEW * len(chunks):
+        located = self._index.locate(rows, self._starts, self._ends, join=False)
+        if len(rows) > FEW * len(located.chunks):
             return None
-        ranges = list(zip(self._starts[chunks].tolist(), self._ends[chunks].tolist(), strict=True))
-        return ranges, partial(self._decode, rows, chunks)
+        return located.ranges, partial(self._decode, rows, located)
 
-    def _decode(self, rows: npt.NDArray[np.int64], chunks: Ints, buffers: list[Bytes]) -> Decoded | None:
+    def _decode(self, rows: npt.NDArray[np.int64], located: Located, buffers: list[Bytes]) -> Decoded | None:
         data = buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
-        sizes = self._ends[chunks] - self._starts[chunks]
-        ends = np.cumsum(sizes)
-        if len(data) != int(ends[-1]):
+        if len(data) != int(located.ends[-1]):
             return None
-        found = self._picker.rows(data, ends - sizes, ends, chunks, self._counts[chunks], self._index, rows)
+        found = self._picker.rows(data, located, self._counts, self._index)
         if found is None:
             return None
         block = found.block
-        if not all(page.stores_values for page in self._pages):
+        if self._items is not None:
+            items = self._look_up_all(self._items, found, rows)
+            if items is None:
+                return None
+            block = items
+        elif not self._stores_values:
             block = self._look_up(found, rows)
         return Decoded(block, found.rep, found.definition, self._pages[0].layers, len(rows))
+
+    def _look_up_all(self, items: Block, found: Picked, rows: npt.NDArray[np.int64]) -> Block | None:
+        """The items of what was picked, of all pages at once; None if an index is out of range."""
+        if not isinstance(found.block, FixedBlock) or found.block.bits not in (8, 16, 32, 64):
+            return None
+        indices = found.block.words().astype(np.int64)
+        definition = value_levels(found.definition, self._pages[0].layers)
+        if definition is not None:
+            indices[definition != 0] = 0
+        page = self._first_rows.searchsorted(rows, "right") - 1
+        if found.owners is not None:
+            page = page[found.owners]
+        first, after = self._item_starts[page], self._item_starts[page + 1]
+        indices += first
+        if bool(((indices < first) | (indices >= after)).any()):
+            return None
+        return take_block(items, indices)
 
     def _look_up(self, found: Picked, rows: npt.NDArray[np.int64]) -> Block:
         """The values of what was picked, page by page."""
@@ -111,7 +147,18 @@ class ColumnRows:
         return concat_blocks(blocks)
 
 
-def column_rows(pages: Sequence[PageDecoder]) -> ColumnRows | None:
+def _joined_items(pages: Sequence[MiniBlockDecoder]) -> tuple[Block | None, Ints]:
+    """The dictionaries of all pages, one after the other, and where each begins; None if there are others, or much."""
+    items = [page.dictionary for page in pages if page.picker is not None and page.picker.finish is None]
+    dictionaries = [block for block in items if isinstance(block, (FixedBlock, VariableBlock))]
+    starts = np.cumsum([0, *(block.count for block in dictionaries)])
+    if len(dictionaries) < len(pages) or sum(map(block_bytes, dictionaries)) > _MOST_ITEMS:
+        return None, starts
+    kinds = {block.bits if isinstance(block, FixedBlock) else 0 for block in dictionaries}
+    return (concat_blocks([*dictionaries]) if len(kinds) == 1 else None), starts
+
+
+def together(pages: Sequence[PageDecoder]) -> ColumnRows | None:
     """What reads scattered rows of a column; None if its pages are not alike, or too few.
 
     Args:

@@ -39,6 +39,7 @@ from pilum.encoding.blocks import (
 from pilum.encoding.codecs.base import ChunkSet, EncodeOptions, Ints, variant
 from pilum.encoding.kernels import lookup
 from pilum.encoding.kernels.levels import find_rows
+from pilum.encoding.kernels.locate import Located
 from pilum.encoding.miniblock_chunks import framing, pack_words, read_words
 from pilum.encoding.miniblock_pick import FEW, Picker, picker
 from pilum.encoding.miniblock_rows import (
@@ -62,7 +63,7 @@ from pilum.encoding.page import (
 )
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
-__all__ = ["MiniBlockDecoder", "decoder", "encode"]
+__all__ = ["MiniBlockDecoder", "decoder", "encode", "value_levels"]
 
 _INDEX_BITS = (8, 16, 32, 64)
 # Codecs that decode chunks of several pages like those of one, though not only the last one is short.
@@ -191,18 +192,18 @@ class MiniBlockDecoder(PageDecoder):
         first, stop = int(rows[0]), int(rows[-1]) + 1
         if stop - first == count:
             return self._schedule_range(first, stop)
-        index = self._ready()
-        of_row, low, high = index.chunks_of(rows)
-        starts = self._starts
-        ranges = list(zip(starts[low].tolist(), starts[high].tolist(), strict=True))
-        lengths = high - low
-        chunks = np.repeat(low - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
-        return PageRead(ranges, partial(self._decode_rows, rows, of_row, low, chunks))
+        return self._schedule_rows(rows)
+
+    def _schedule_rows(self, rows: npt.NDArray[np.int64]) -> PageRead:
+        located = self._ready().locate(rows, self._starts[:-1], self._starts[1:])
+        return PageRead(located.ranges, partial(self._decode_rows, located))
 
     def _schedule_range(self, first: int, stop: int) -> PageRead:
         index = self._ready()
         if first >= stop:
             return PageRead([], self._decode_nothing)
+        if stop - first <= FEW and self._picker:
+            return self._schedule_rows(np.arange(first, stop))
         low, high = index.chunk_range(first, stop)
         starts = self._starts
         read = PageRead(
@@ -235,11 +236,6 @@ class MiniBlockDecoder(PageDecoder):
         starts = self._starts[low : high + 1] - self._starts[low]
         _expect(data, int(starts[-1]))
         counts = self._counts[low:high]
-        if stop - first <= FEW and self._picker:
-            rows, chunks = np.arange(first, stop), np.arange(low, high)
-            found = self._pick(data, rows, chunks, starts[:-1], starts[1:], counts)
-            if found is not None:
-                return found
         block, rep, definition, num_levels = self._decode_chunks(data, starts[:-1], starts[1:], counts)
         if rep is not None:
             skip, count = first - int(index.first[low]), stop - first
@@ -278,49 +274,36 @@ class MiniBlockDecoder(PageDecoder):
         block, _, definition, _ = self._decode_chunks(np.concatenate(pages), starts, ends, counts)
         return self._finish(block, None, definition, int(counts.sum()))
 
-    def _decode_rows(
-        self,
-        rows: npt.NDArray[np.int64],
-        of_row: Ints,
-        run_starts: Ints,
-        chunks: Ints,
-        buffers: list[Bytes],
-    ) -> Decoded:
-        """Scattered rows: ``of_row`` is the chunk of each, ``chunks`` are all chunks that were read."""
+    def _decode_rows(self, located: Located, buffers: list[Bytes]) -> Decoded:
+        """Scattered rows, or a few neighbours."""
         data = buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
-        index = self._ready()
-        sizes = self._starts[chunks + 1] - self._starts[chunks]
-        ends = np.cumsum(sizes)
-        _expect(data, int(ends[-1]))
-        counts = self._counts[chunks]
-        if self._picker and len(rows) <= FEW * len(chunks):
-            found = self._pick(data, rows, chunks, ends - sizes, ends, counts)
+        chunks, rows = located.chunks, len(located.of_row)
+        _expect(data, int(located.ends[-1]))
+        if self._picker and rows <= FEW * len(chunks):
+            found = self._pick(data, located)
             if found is not None:
                 return found
-        number = np.searchsorted(chunks, of_row)
-        block, rep, definition, num_levels = self._decode_chunks(data, ends - sizes, ends, counts)
+        index, counts = self._ready(), self._counts[chunks]
+        block, rep, definition, num_levels = self._decode_chunks(data, located.starts, located.ends, counts)
         begins = index.first[chunks + 1] - index.first[chunks]  # rows that begin in each chunk
-        before = np.cumsum(begins) - begins
-        position = rows - index.first[of_row] + before[number]
+        position = located.positions + (np.cumsum(begins) - begins)[located.of_row]
         if rep is not None:
             trim = ListTrim(rep, definition, self.layers, num_levels)
             trim.check(counts, *index.shape(chunks))
-            entries, values = trim.rows(position, np.searchsorted(chunks, run_starts))
+            entries, values = trim.rows(position, np.flatnonzero(np.diff(chunks, prepend=-2) != 1))
             rep = rep[entries]
             definition = None if definition is None else definition[entries]
-            return self._finish(take_block(block, values), rep, definition, len(rows))
+            return self._finish(take_block(block, values), rep, definition, rows)
         definition = None if definition is None else definition[position]
-        return self._finish(take_block(block, position), None, definition, len(rows))
+        return self._finish(take_block(block, position), None, definition, rows)
 
-    def _pick(
-        self, data: Bytes, rows: Ints, chunks: Ints, starts: Ints, ends: Ints, counts: Ints
-    ) -> Decoded | None:
-        """Rows out of the chunks ``data[starts[c]:ends[c]]``; None if these must be decoded for them."""
+    def _pick(self, data: Bytes, located: Located) -> Decoded | None:
+        """Rows out of their chunks; None if these must be decoded for them."""
         picker = self.picker
         if picker is None:
             return None
-        found = picker.rows(data, starts, ends, chunks, counts, self._ready(), rows)
-        return None if found is None else self.complete(*found[:3], len(rows))
+        found = picker.rows(data, located, self._counts, self._ready())
+        return None if found is None else self.complete(*found[:3], len(located.of_row))
 
     @property
     def picker(self) -> Picker | None:
@@ -335,6 +318,11 @@ class MiniBlockDecoder(PageDecoder):
     def chunks(self) -> tuple[RowIndex, Ints, Ints, Ints]:
         """Rows of each chunk, where chunks begin and end in the file, and values of each."""
         return self._ready(), self._starts[:-1], self._starts[1:], self._counts
+
+    @property
+    def dictionary(self) -> Block | None:
+        """The items that its values are indices of."""
+        return self._dictionary
 
     @property
     def stores_values(self) -> bool:
@@ -375,11 +363,7 @@ class MiniBlockDecoder(PageDecoder):
         if not isinstance(indices, FixedBlock) or indices.bits not in _INDEX_BITS:
             raise CorruptFileError("dictionary indices are not integers")
         words = indices.words()
-        if definition is not None:
-            visible = levels.visible_mask(definition, self.layers)
-            if visible is not None:
-                # entries with a value have level 0, unless items or structs around them can be null
-                definition = definition[visible] if levels.visible_limit(self.layers) else None
+        definition = value_levels(definition, self.layers)
         if isinstance(dictionary, FixedBlock) and dictionary.bits in (32, 64):
             found = lookup.take_words(dictionary.words(), words, definition)
             if found is not None:
@@ -393,6 +377,15 @@ class MiniBlockDecoder(PageDecoder):
             FixedBlock(indices.bits, words.view(np.uint8), len(words)), dictionary, len(words)
         )
         return coded if isinstance(dictionary, VariableBlock) else decode_dictionary(coded)
+
+
+def value_levels(definition: Levels | None, layers: levels.Layers) -> Levels | None:
+    """The levels of the entries that have a value; None if all of these are 0."""
+    visible = None if definition is None else levels.visible_mask(definition, layers)
+    if definition is None or visible is None:
+        return definition
+    # entries with a value have level 0, unless items or structs around them can be null
+    return definition[visible] if levels.visible_limit(layers) else None
 
 
 def _decode_levels(ce: Any, chunks: ChunkSet, counts: Ints) -> Levels:

@@ -17,6 +17,7 @@ from pilum.encoding import levels, registry
 from pilum.encoding.blocks import Block, Bytes, FixedBlock, VariableBlock, pack_bits
 from pilum.encoding.codecs.base import Ints, variant
 from pilum.encoding.kernels import pick, pick_lists, ranges
+from pilum.encoding.kernels.locate import Located
 from pilum.encoding.miniblock_rows import RowIndex
 from pilum.encoding.page import Levels
 
@@ -52,30 +53,27 @@ class Picker(NamedTuple):
     finish: Callable[[Block], Block] | None
     lists: pick_lists.ListShape | None
 
-    def rows(
-        self, data: Bytes, starts: Ints, ends: Ints, chunks: Ints, counts: Ints, index: RowIndex, rows: Ints
-    ) -> Picked | None:
+    def rows(self, data: Bytes, located: Located, counts: Ints, index: RowIndex) -> Picked | None:
         """The values and levels of some rows; None: decode the chunks instead.
 
         Args:
-            data: the chunks that hold the rows; the c-th of them is ``data[starts[c]:ends[c]]``.
-            chunks: their numbers in ``index``, ascending.
-            counts: values in each of them.
+            data: the chunks that hold the rows, joined.
+            located: where the rows are in them.
+            counts: values in each chunk of the page.
             index: which rows begin in which chunk.
-            rows: numbers of the rows in ``index``, ascending.
         """
-        first = index.first[chunks]
-        of_row = first.searchsorted(rows, "right") - 1
-        positions = rows - first[of_row]
+        chunks, starts, ends, of_row, positions, _ = located
+        counts = counts[chunks]
+        rows = len(of_row)
         if self.lists is None:
-            if len(rows) > FEW * len(chunks):
+            if rows > FEW * len(chunks):
                 return None
-            found = pick.pick(data, starts[of_row], ends[of_row], counts[of_row], positions, self.shape)
+            found = pick.pick(data, starts, ends, counts, of_row, positions, self.shape)
             return None if found is None else Picked(self._block(data, *found[:2]), None, found[2], None)
         assert index.trailer is not None
-        begins = index.first[chunks + 1] - first
-        expected = len(rows) * int(counts.sum()) // max(1, int(begins.sum()))
-        if max(len(rows), expected // 8) > FEW * len(chunks):
+        begins = index.first[chunks + 1] - index.first[chunks]
+        expected = rows * int(counts.sum()) // max(1, int(begins.sum()))
+        if max(rows, expected // 8) > FEW * len(chunks):
             return None
         # the last chunk has no trailer: so nothing comes before the first one
         inside, trailer = index.trailer[chunks - 1], index.trailer[chunks]
@@ -84,8 +82,7 @@ class Picker(NamedTuple):
         )
         if lists is None:
             return None
-        own = lists.chunks
-        found = pick.pick(data, starts[own], ends[own], counts[own], lists.positions, self.shape)
+        found = pick.pick(data, starts, ends, counts, lists.chunks, lists.positions, self.shape)
         if found is None:
             return None
         return Picked(self._block(data, *found[:2]), lists.rep, lists.definition, lists.owners)

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from pilum.encoding import levels
 from pilum.encoding.blocks import Bytes
 from pilum.encoding.codecs.base import Ints
+from pilum.encoding.kernels.locate import Located, locate
 from pilum.encoding.page import Levels
 from pilum.errors import CorruptFileError
 
@@ -72,17 +73,9 @@ class RowIndex:
             high = int(self.stops[self.stops.searchsorted(high)]) + 1
         return low, high
 
-    def chunks_of(self, rows: npt.NDArray[np.int64]) -> tuple[Ints, Ints, Ints]:
-        """Chunks of scattered rows: where each row begins, and the runs ``low .. high`` to read."""
-        of_row = self.first.searchsorted(rows, "right") - 1
-        last = np.flatnonzero(np.append(of_row[1:] != of_row[:-1], True))  # the last row of each chunk
-        used = of_row[last]
-        ends = used + 1
-        if self.trailer is not None and self.stops is not None:
-            onward = self.trailer[used] & (rows[last] + 1 == self.first[used + 1])
-            ends = np.where(onward, self.stops[self.stops.searchsorted(ends) * onward] + 1, ends)
-        begins = np.append(True, used[1:] > ends[:-1])
-        return of_row, used[begins], ends[np.append(begins[1:], True)]
+    def locate(self, rows: npt.NDArray[np.int64], begins: Ints, ends: Ints, *, join: bool = True) -> Located:
+        """The chunks of scattered rows; ``begins`` and ``ends`` are those of the chunks in the file."""
+        return locate(rows, self.first, self.trailer, self.stops, begins, ends, join=join)
 
     def shape(self, chunks: slice | Ints) -> tuple[Ints, Bools]:
         """Rows that begin in each of these chunks, and whether it begins inside a row."""

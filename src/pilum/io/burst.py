@@ -136,6 +136,7 @@ class _Burst:
         error = asyncio.CancelledError() if answer.cancelled() else answer.exception()
         if error is None:
             bucket.limit.answered(bucket.in_flight, throttled=False)
+            bucket.health.answered(failed=False)
             bucket.in_flight -= 1
             self._place(position, answer.result())
             return

@@ -25,21 +25,12 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
+from pilum.io.base_options import BaseOptions
 from pilum.io.buffers import EMPTY, Bytes
 from pilum.io.disk_cache import DiskCache, Found, disk_cache
 from pilum.io.ranges import Range, assemble, check_range
 from pilum.io.runtime import current_runtime
-from pilum.io.store import (
-    Infos,
-    Leftovers,
-    Names,
-    ObjectInfo,
-    ObjectWriter,
-    Pieces,
-    Store,
-    Wanted,
-    together,
-)
+from pilum.io.store import Infos, Leftovers, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted, together
 from pilum.io.tracing import TRACE, Request
 
 __all__ = ["CacheSettings", "CachedStore", "is_immutable", "with_cache"]
@@ -102,9 +93,25 @@ class CachedStore(Store):
         self.io_parallelism = inner.io_parallelism
         self.block_size = inner.block_size
         self.stats = inner.stats
+        self.external = inner.external
+
+    @property
+    def base_options(self) -> BaseOptions | None:
+        """Those of the inner store, which opens the other places."""
+        return self.inner.base_options
+
+    @base_options.setter
+    def base_options(self, options: BaseOptions | None) -> None:
+        self.inner.base_options = options
 
     def __reduce__(self) -> tuple[Any, ...]:
         return with_cache, (self.inner, self._settings)
+
+    def address(self, folder: str = "") -> str:
+        return self.inner.address(folder)
+
+    def folder_at(self, address: str) -> str | None:
+        return self.inner.folder_at(address)
 
     def _address(self, path: str) -> str:
         return f"{self.uri}/{path}"

@@ -4,6 +4,8 @@
 s3://bucket/folder      Amazon S3 and what speaks its protocol            az://container/folder
 gs://bucket/folder      Google Cloud Storage                              abfss://container@account.host/folder
 http(s)://host/folder   any web server: reading
+
+s3+ddb://bucket/folder?ddbTableName=T           Amazon S3, with the owners of versions in a table of DynamoDB
 ```
 
 Datasets of one bucket that are opened with equal options share one `Bucket`, and with it connections, credentials
@@ -14,6 +16,7 @@ anew costs more than a request.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -23,10 +26,13 @@ from urllib.parse import unquote
 
 from pilum import imports
 from pilum.errors import InvalidInputError
+from pilum.io.base_options import unscoped
 from pilum.io.cached import with_cache
 from pilum.io.credentials import RenewableCredentials, fetch_options
+from pilum.io.dynamodb import DynamoTable, VersionItems
 from pilum.io.forking import on_fork
 from pilum.io.obstore_client import ObstoreClient, load_obstore, retry_config
+from pilum.io.region import bucket_region
 from pilum.io.remote import Bucket, RemoteStore
 from pilum.io.retry import RetryPolicy
 from pilum.io.storage_options import ClientSettings, client_settings, parse_bool
@@ -37,13 +43,13 @@ __all__ = ["SCHEMES", "Options", "remote_store"]
 Options = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
 SCHEMES: Mapping[str, str] = {
-    "s3": "s3", "s3a": "s3", "gs": "google", "az": "azure", "abfs": "azure", "abfss": "azure", "adl": "azure",
+    "s3": "s3", "s3a": "s3", "s3+ddb": "s3", "gs": "google", "az": "azure", "abfs": "azure", "abfss": "azure", "adl": "azure",
     "http": "http", "https": "http",
 }  # fmt: skip
 
 _KEPT = 8
 _VARIABLES = ("AWS_", "AZURE_", "GOOGLE_", "OBJECT_STORE_", "LANCE_IO_", "HTTP", "NO_PROXY")
-_kept: OrderedDict[Any, Bucket] = OrderedDict()
+_kept: OrderedDict[Any, tuple[Bucket, DynamoTable | None]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -55,17 +61,31 @@ def _forget() -> None:
 
 
 class _Place(NamedTuple):
-    """Where an address leads: kind of store, bucket (or container, or host), key of the folder, options it implies."""
+    """Where an address leads: kind of store, bucket (or container, or host), key of the folder, options it implies,
+    table of DynamoDB.
+    """
 
     kind: str
     root: str
     folder: str
     implied: dict[str, str]
+    table: str | None = None
+
+
+_DDB = "s3+ddb"
+_QUERY = re.compile(r"(.*)\?ddbTableName=([A-Za-z0-9_.\-]+)")
 
 
 def _place(uri: str) -> _Place:
     # What follows a question mark or a hash is part of a key, as object stores see it.
     scheme, _, rest = uri.partition("://")
+    if scheme.lower() == _DDB:
+        found = _QUERY.fullmatch(uri)
+        if found is None:
+            raise InvalidInputError(
+                f"{uri}: the address must end in the table of DynamoDB: s3+ddb://bucket/folder?ddbTableName=name"
+            )
+        return _place("s3" + found[1][len(_DDB) :])._replace(table=found[2])
     authority, _, path = rest.partition("/")
     kind = SCHEMES[scheme.lower()]
     folder = unquote(path).strip("/")
@@ -94,12 +114,16 @@ def remote_store(uri: str, options: Options) -> Store:
         StoreError: obstore is not installed.
     """
     place = _place(uri)
+    bucket, table = _bucket(place, options)
+    query = "" if table is None else f"?ddbTableName={table.name}"
     store = RemoteStore(
-        uri,
-        _bucket(place, options),
+        uri.removesuffix(query),
+        bucket,
         place.folder,
         (_reopen, (uri, options)),
         lambda other: _elsewhere(place, other, options),
+        query,
+        None if table is None else VersionItems(table, place.folder),
     )
     store.lists = place.kind != "http"
     return with_cache(store, store.bucket.cache)
@@ -113,13 +137,15 @@ def _elsewhere(place: _Place, uri: str, options: Options) -> Store:
     from pilum.io.locate import store_for
 
     scheme = uri.partition("://")[0].lower()
+    if scheme == _DDB and place.table is not None and _QUERY.fullmatch(uri) is None:
+        uri = f"{uri}?ddbTableName={place.table}"
     return store_for(uri, options if SCHEMES.get(scheme) == place.kind else None)
 
 
-def _bucket(place: _Place, options: Options) -> Bucket:
+def _bucket(place: _Place, options: Options) -> tuple[Bucket, DynamoTable | None]:
     try:
         given = frozenset(options.items()) if isinstance(options, Mapping) else options
-        key = (place.kind, place.root, tuple(place.implied.items()), given, _environment())
+        key = (place.kind, place.root, place.table, tuple(place.implied.items()), given, _environment())
         hash(key)
     except TypeError:  # an option that cannot be compared
         return _open(place, options)
@@ -138,7 +164,7 @@ def _environment() -> frozenset[tuple[str, str]]:
     return frozenset(item for item in os.environ.items() if item[0].startswith(_VARIABLES))
 
 
-def _open(place: _Place, options: Options) -> Bucket:
+def _open(place: _Place, options: Options) -> tuple[Bucket, DynamoTable | None]:
     load_obstore()
     stores = imports.load("obstore.store")
     provider: Any = None
@@ -146,8 +172,12 @@ def _open(place: _Place, options: Options) -> Bucket:
         given = dict(options or {})
     else:
         provider, given = options, fetch_options(options)
+    given = unscoped(given)
     own_provider = given.pop("credential_provider", None)
     settings = client_settings(place.kind, {**place.implied, **given})
+    if place.kind == "s3" and (region := bucket_region(place.root, settings.config)) is not None:
+        settings.config["region"] = region
+    static = {} if place.table is None else _dynamodb_settings(settings, given)
     arguments: dict[str, Any] = {}
     credentials = None
     if own_provider is not None:
@@ -182,7 +212,38 @@ def _open(place: _Place, options: Options) -> Bucket:
     # S3 Express lists in no order.
     ordered = not parse_bool("s3_express", settings.config.get("s3_express", "false"))
     client = ObstoreClient(store, uploader, credentials, ordered=ordered and place.kind != "http")
-    return Bucket(client, policy, settings.parallelism, settings.cache)
+    bucket = Bucket(client, policy, settings.parallelism, settings.cache)
+    if place.table is None:
+        return bucket, None
+    given_credentials = own_provider if credentials is None else credentials
+    if given_credentials is not None:
+        static = {name: value for name, value in static.items() if name not in _STATIC}
+    return bucket, DynamoTable(
+        place.table, static, policy, settings.http["timeout"], given_credentials, client.renew
+    )
+
+
+# what botocore calls a credential -> what we do
+_STATIC = {
+    "aws_access_key_id": "access_key_id",
+    "aws_secret_access_key": "secret_access_key",
+    "aws_session_token": "session_token",
+}
+
+
+def _dynamodb_settings(settings: ClientSettings, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options of a bucket mean for the table beside it; what they leave open botocore finds out."""
+    config = settings.config
+    region = config.get("region") or config.get("default_region")
+    found = {theirs: config[ours] for theirs, ours in _STATIC.items() if ours in config}
+    if region:
+        found["region_name"] = region
+    for name, value in given.items():
+        if str(name).strip().lower() == "dynamodb_endpoint":
+            found["endpoint_url"] = str(value)
+    if parse_bool("skip_signature", config.get("skip_signature", "false")):
+        return {**found, "skip_signature": True}
+    return found
 
 
 # -- credentials ---------------------------------------------------------------------------------------
@@ -219,7 +280,7 @@ _CREDENTIALS: Mapping[str, tuple[Callable[[Mapping[str, str]], dict[str, Any]], 
 def _converter(
     kind: str, convert: Callable[[Mapping[str, str]], dict[str, Any]]
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    return lambda options: convert(client_settings(kind, options).config)
+    return lambda options: convert(client_settings(kind, unscoped(options)).config)
 
 
 def _drop_credentials(settings: ClientSettings) -> None:

@@ -21,7 +21,7 @@ from pilum.io.runtime import LOOP, PARALLEL, RUNTIME, InlineRuntime
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["iterate", "run"]
+__all__ = ["iterate", "run", "stop_at_exit"]
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class _BackgroundLoop:
         import asyncio
 
         self.loop = asyncio.new_event_loop()
-        self._stopping = False
+        self.stopping = False
         self.thread = threading.Thread(target=self._main, name="pilum-loop", daemon=True)
         self.thread.start()
 
@@ -123,7 +123,7 @@ class _BackgroundLoop:
         import asyncio
 
         asyncio.set_event_loop(self.loop)
-        while not self._stopping:
+        while not self.stopping:
             try:
                 self.loop.run_forever()
             except BaseException:
@@ -134,9 +134,23 @@ class _BackgroundLoop:
         return threading.get_ident() == self.thread.ident
 
     def stop(self) -> None:
-        self._stopping = True
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(timeout=1.0)
+        """End what runs on the loop, and the loop; nobody is told."""
+        if not self.stopping:
+            self.stopping = True
+            self.loop.call_soon_threadsafe(self._end)
+            self.thread.join(timeout=1.0)
+
+    def _end(self) -> None:
+        import asyncio
+
+        tasks = asyncio.all_tasks(self.loop)
+        if not tasks:
+            self.loop.stop()
+            return
+        for task in tasks:
+            task.cancel()
+        ended = self.loop.create_task(asyncio.wait(tasks, timeout=0.5))
+        ended.add_done_callback(lambda _: self.loop.stop())
 
 
 _background: _BackgroundLoop | None = None
@@ -157,7 +171,8 @@ def _forget() -> None:
 
 
 @atexit.register
-def _stop_at_exit() -> None:
+def stop_at_exit() -> None:
+    """End the background loop for good: the interpreter is about to."""
     global _at_exit
     _at_exit = True
     if _background is not None:
@@ -200,6 +215,8 @@ def _run_in_background(coroutine: Coroutine[Any, Any, T]) -> T:
         task.add_done_callback(finish)
 
     def finish(task: asyncio.Task[T]) -> None:
+        if background.stopping:
+            return  # whoever still waits is a daemon thread, and ends with the interpreter
         if task.cancelled():
             outcome.set_exception(concurrent.futures.CancelledError())
         elif (error := task.exception()) is not None:

@@ -6,8 +6,8 @@ fifty is an accident that the retry handles, one among ten is a message.
 
 ```
 answers   ........................x....x..x   window of max(16, 2 × limit) answers
-refused > 10 %                         ─► limit / 2
-none refused and the limit was reached ─► 1.25 × limit, if the last growth brought at least 5 % more
+refused > 10 %             ─► limit / 2
+else the limit was reached ─► 1.25 × limit, if the last growth brought at least 5 % more answers that are no refusals
 ```
 """
 
@@ -73,11 +73,11 @@ class AdaptiveLimit:
         if self._answers < max(16, 2 * self.value):
             return
         share = self._refused / self._answers
-        rate = self._answers / max(monotonic() - self._started, 1e-6)
+        rate = (self._answers - self._refused) / max(monotonic() - self._started, 1e-6)
         if share > _SHRINK_SHARE:
             self.value = max(self._least, self.value // 2)
             self._best, self._wait = 0.0, _PATIENCE
-        elif self._refused == 0 and self._busiest >= self.value:
+        elif self._busiest >= self.value:
             if self._wait > 0:
                 self._wait -= 1
             elif rate > _GAIN * self._best:

@@ -63,7 +63,7 @@ class LocalStore(Store):
         self._prefix = root if root.endswith(os.sep) else root + os.sep
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LocalStore, (self.uri,)
+        return self._reduced(LocalStore, (self.uri,))
 
     def _locate(self, path: str) -> str:
         """The file of a key.  Keys come from manifests: one that leads out of the folder is refused."""

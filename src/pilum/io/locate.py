@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from pilum import imports
 from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.io import base_options, memory
 from pilum.io.local import LocalStore
-from pilum.io.memory import MemoryStore
 from pilum.io.store import Store
 
 __all__ = ["FACTORIES", "address_suspends", "store_for"]
@@ -40,7 +40,7 @@ def _memory(uri: str, _: Any) -> Store:
     name = uri.partition("://")[2].strip("/")
     if not name:
         raise InvalidInputError("a memory store needs a name: memory://name")
-    return MemoryStore(name)
+    return memory.MemoryStore(name)
 
 
 def _remote(uri: str, options: Any) -> Store:
@@ -48,7 +48,7 @@ def _remote(uri: str, options: Any) -> Store:
     return store
 
 
-_REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl", "http", "https")
+_REMOTE = ("s3", "s3a", "s3+ddb", "gs", "az", "abfs", "abfss", "adl", "http", "https")
 
 # scheme -> (address, storage options) -> store
 FACTORIES: dict[str, StoreFactory] = {
@@ -60,7 +60,9 @@ FACTORIES: dict[str, StoreFactory] = {
 
 
 def store_for(
-    uri: Any, storage_options: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None
+    uri: Any,
+    storage_options: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+    base_store_params: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Store:
     """The store at an address.
 
@@ -70,11 +72,19 @@ def store_for(
         storage_options: options of the store, or a function that returns them and is asked again when they
             expire (`pilum.io.storage_options`); local stores have none and ignore them.  A store that the caller
             made takes those of the cache on disk alone.
+        base_store_params: options of other places that a table refers to, by their address; see `BaseOptions`.
 
     Raises:
         UnsupportedError: an address of a kind that is not known.
         InvalidInputError: an address that names nothing.
     """
+    store = _store_at(uri, storage_options)
+    if storage_options or base_store_params:
+        store.base_options = base_options.BaseOptions(storage_options or None, base_store_params)
+    return store
+
+
+def _store_at(uri: Any, storage_options: Any) -> Store:
     if isinstance(uri, Store):
         return uri
     if not isinstance(uri, (str, os.PathLike)) or hasattr(uri, "fs"):

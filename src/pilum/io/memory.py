@@ -60,7 +60,7 @@ class MemoryStore(Store):
         super().__init__(f"memory://{name}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MemoryStore, (self.name,)
+        return self._reduced(MemoryStore, (self.name,))
 
     # -- reading ---------------------------------------------------------------------------------------
 

@@ -5,12 +5,16 @@ which nobody sees from here, are retried by obstore (`ObstoreClient.upload`).  I
 their text alone, which `explain` reads.
 
 obstore works on threads of its own, which a child of ``fork()`` does not have: a request there would wait for ever,
-and is refused instead.
+and is refused instead.  They need the interpreter for a moment after an answer has been handed over.  One that asks
+for it while the interpreter ends aborts the process (one in a hundred that ended right after a request), so the end
+waits for them.
 """
 
 from __future__ import annotations
 
+import atexit
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pilum import imports
 from pilum.errors import StoreError
 from pilum.io.client import Entries, Entry, Opened
+from pilum.io.driver import stop_at_exit
 from pilum.io.forking import generation
 from pilum.io.retry import Failure, Kind
 from pilum.io.tracing import EXCHANGE, note_first_byte
@@ -35,12 +40,23 @@ _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequ
 _THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "ServerBusy", "TooManyRequests"})
 # Timeouts, refused and lost connections, broken bodies.
 _NETWORK = re.compile(
-    r"HTTP error|kind: (?:Connect|Timeout|Interrupted|Request|Decode)|Connection|connection|timed out|Interrupted"
+    r"(?<!Generic )HTTP error|kind: (?:Connect|Timeout|Interrupted|Request|Decode)|Connection|connection|timed out|Interrupted"
 )
 _REFUSED_SCHEME = re.compile(r"URL scheme is not allowed|BadScheme")
 _CHUNK = 256 << 10
 
 _started: int | None = None  # how many forks ago obstore was first used in this line of processes
+
+
+# What its threads need after the last answer, many times over.
+_GRACE = 0.05
+
+
+@atexit.register
+def _let_threads_finish() -> None:
+    if _started == generation():
+        stop_at_exit()
+        time.sleep(_GRACE)
 
 
 def load_obstore() -> Any:
@@ -189,6 +205,10 @@ class ObstoreClient:
         status = int(found[1]) if (found := _STATUS.search(text)) else None
         if status == 416:
             return Failure(Kind.BEYOND, message)
+        if status == 501:
+            return Failure(Kind.UNSUPPORTED, message)
+        if status in (401, 403):
+            return Failure(Kind.DENIED, message)
         if status in (429, 503) or (code is not None and code[1] in _THROTTLED):
             return Failure(Kind.THROTTLED, message)
         if status is not None:

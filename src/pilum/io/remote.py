@@ -26,7 +26,7 @@ from pilum.io.buffers import Bytes, allocate
 from pilum.io.cached import CacheSettings
 from pilum.io.client import Client, Entries, Entry
 from pilum.io.limits import AdaptiveLimit, FixedLimit
-from pilum.io.retry import Failure, Kind, RetryPolicy, retrying
+from pilum.io.retry import Failure, Health, Kind, RetryPolicy, retrying
 from pilum.io.runtime import cancel_and_wait
 from pilum.io.scheduler import RequestScheduler
 from pilum.io.store import Infos, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted
@@ -35,6 +35,8 @@ from pilum.io.upload import PART_SIZE, RemoteWriter
 
 if TYPE_CHECKING:
     import asyncio
+
+    from pilum.io.dynamodb import VersionItems
 
 __all__ = ["Bucket", "RemoteStore"]
 
@@ -71,6 +73,7 @@ class Bucket:
         fixed = config.io_parallelism(0) or parallelism
         self.limit: AdaptiveLimit | FixedLimit = FixedLimit(fixed) if fixed else AdaptiveLimit()
         self.scheduler = RequestScheduler(self.limit)
+        self.health = Health()
         self.retries = 0
         self.in_flight = 0
         # Whether a put only if absent is refused when the object is there; None: not known yet.
@@ -113,7 +116,9 @@ class Bucket:
             finally:
                 self.in_flight -= 1
 
-        return await retrying(what, once, self.policy, self.client.explain, self.note, progress, begun)
+        return await retrying(
+            what, once, self.policy, self.client.explain, self.note, progress, self.health, begun
+        )
 
 
 class RemoteStore(Store):
@@ -125,6 +130,8 @@ class RemoteStore(Store):
         prefix: the folder's key, without slashes at either end; ``""`` is the whole bucket.
         reopen: a function and its arguments that make this store again, in another process too.
         elsewhere: opens another address with the options of this store.
+        query: what follows the folder in its address, with the question mark.
+        external: see `Store`.
     """
 
     suspends = True
@@ -138,6 +145,8 @@ class RemoteStore(Store):
         prefix: str,
         reopen: tuple[Any, ...],
         elsewhere: Callable[[str], Store] | None = None,
+        query: str = "",
+        external: VersionItems | None = None,
     ) -> None:
         super().__init__(uri.rstrip("/"))
         self.bucket = bucket
@@ -145,12 +154,23 @@ class RemoteStore(Store):
         self._reopen = reopen
         self._elsewhere = elsewhere
         self._scheduler = bucket.scheduler
+        self._query = query
+        self.external = external
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._reopen
+        return self._reduced(*self._reopen)
 
     def elsewhere(self, uri: str) -> Store:
-        return super().elsewhere(uri) if self._elsewhere is None else self._elsewhere(uri)
+        own = None if self.base_options is None else self.base_options.own(uri)
+        if own is not None or self._elsewhere is None:
+            return super().elsewhere(uri)
+        return self._elsewhere(uri)
+
+    def address(self, folder: str = "") -> str:
+        return super().address(folder) + self._query
+
+    def folder_at(self, address: str) -> str | None:
+        return super().folder_at(address.removesuffix(self._query))
 
     def _key(self, path: str) -> str:
         """The key of a path.  Paths come from manifests: one that leads out of the folder is refused."""
@@ -373,6 +393,8 @@ class RemoteStore(Store):
             UnsupportedError: both did, so that writers could overwrite each other's commits, or the store has
                 no conditional puts at all.
         """
+        if self.external is not None:
+            return  # nothing depends on it
         bucket = self.bucket
         if bucket.honours_absence is None:
             bucket.honours_absence = await self._probe()

@@ -1,7 +1,8 @@
 """When a failed request is made again, and when to give up.
 
 A request that was throttled, refused, cut off or never answered is repeated after a pause that doubles each time
-and is drawn at random from its upper half, so that clients that failed together do not come back together.  Two
+and is drawn at random from its upper half, so that clients that failed together do not come back together.  Pauses
+begin short where failures are rare (`Health`), since then the store is well and one request had bad luck.  Two
 bounds hold: a number of attempts, and a deadline for all of them.  The deadline also ends an attempt that is
 waiting, so no request outlives it, whatever the server does (spec/read-path.md, section 2.3, has one layer here
 instead of four nested ones).
@@ -18,12 +19,18 @@ from typing import NamedTuple, TypeVar
 
 from pilum.errors import AlreadyExistsError, NotFoundError, PilumError, StoreError, UnsupportedError
 
-__all__ = ["Failure", "Kind", "RetryPolicy", "retrying"]
+__all__ = ["Failure", "Health", "Kind", "RetryPolicy", "retrying"]
 
 T = TypeVar("T")
 
 # The client library looks for renewed credentials ten times a second at most.
 _RENEWALS = 3
+# Of a store that is well the first so many pauses of a request are shorter by this factor; after that it is no accident.
+_ACCIDENTS = 3
+_SHORT = 0.1
+# Answers over which the share of failures is taken, and the share up to which they are rare.
+_MEMORY = 64
+_RARE = 1 / 6
 _RENEWAL_PAUSE = 0.15
 
 
@@ -95,10 +102,38 @@ class RetryPolicy:
     longest_pause: float = 15.0
     hedge_after: float | None = None
 
-    def pause(self, attempt: int) -> float:
-        """Seconds to wait after a failed attempt, counted from 1."""
+    def pause(self, attempt: int, well: bool = False) -> float:
+        """Seconds to wait after a failed attempt, counted from 1.
+
+        Args:
+            attempt: how many have failed.
+            well: whether failures are rare: then the first pauses are a tenth of that.
+        """
         longest = min(self.longest_pause, self.first_pause * 2.0 ** min(attempt - 1, 30))
-        return longest * random.uniform(0.5, 1.0)
+        return longest * random.uniform(0.5, 1.0) * (_SHORT if well and attempt <= _ACCIDENTS else 1.0)
+
+
+class Health:
+    """Whether failures are accidents: a running share of the requests that failed.
+
+    Short pauses are for accidents.  They must not feed a store that refuses because it has too much to do: a few
+    failures in a row, or one in six for a while, and pauses are what they are in the policy.  At that share the
+    attempts that are made again at once are a sixth of all.
+    """
+
+    __slots__ = ("_failing",)
+
+    def __init__(self) -> None:
+        self._failing = 0.0
+
+    def answered(self, *, failed: bool) -> None:
+        """An answer came, or none did."""
+        self._failing += (failed - self._failing) / _MEMORY
+
+    @property
+    def well(self) -> bool:
+        """Whether failures are rare."""
+        return self._failing < _RARE
 
 
 async def retrying(
@@ -108,6 +143,7 @@ async def retrying(
     explain: Callable[[Exception], Failure],
     note: Callable[[Failure], bool],
     progress: Callable[[], int] | None = None,
+    health: Health | None = None,
     begun: float | None = None,
 ) -> T:
     """Make a request until it succeeds, fails for good or has had its time.
@@ -121,6 +157,7 @@ async def retrying(
             that is not retryable is tried again, a few times.
         progress: a number that grows while attempts that fail still bring something; attempts and deadline
             count from its last change.
+        health: that of the store, told of what happens.
         begun: when the deadline began to count, in seconds of `time.monotonic`; now by default.
 
     Raises:
@@ -138,7 +175,10 @@ async def retrying(
         ends = started + policy.deadline
         try:
             async with asyncio.timeout(max(0.0, ends - monotonic())):
-                return await attempt()
+                result = await attempt()
+            if health is not None:
+                health.answered(failed=False)
+            return result
         except PilumError:
             raise
         except TimeoutError:
@@ -149,8 +189,10 @@ async def retrying(
         if progress is not None and (now := progress()) > reached:
             reached, attempts, started = now, 0, monotonic()
             ends = started + policy.deadline
+        if health is not None:
+            health.answered(failed=failure.kind in RETRYABLE)
         may_retry = failure.kind in RETRYABLE and attempts <= policy.max_retries
-        pause = policy.pause(max(1, attempts))
+        pause = policy.pause(max(1, attempts), health is not None and health.well)
         if not may_retry and remedied and renewed < _RENEWALS:
             renewed += 1
             may_retry = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,10 @@ from pilum.io.runtime import cancel_and_wait
 from pilum.io.scheduler import RequestScheduler
 from pilum.io.stats import IoStats
 from pilum.io.tracing import TRACE, Request, exchange
+
+if TYPE_CHECKING:
+    from pilum.io.base_options import BaseOptions
+    from pilum.io.dynamodb import VersionItems
 
 __all__ = ["Infos", "Names", "ObjectInfo", "ObjectWriter", "Pieces", "Store", "Wanted", "together"]
 
@@ -86,10 +90,14 @@ class Store:
         block_size: bytes up to which reading along is cheaper than another request.
         lists: whether listings can be relied on; web servers may have none.
         stats: counters of this store object.
+        external: where the owners of versions are written down, if that is not the store itself.
+        base_options: how other places are opened, if it was said.
     """
 
     suspends: bool = True
     lists: bool = True
+    external: VersionItems | None = None
+    base_options: BaseOptions | None = None
     io_parallelism: int = 64
     block_size: int = 65_536
 
@@ -101,6 +109,16 @@ class Store:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"
+
+    def address(self, folder: str = "") -> str:
+        """Address at which this store, or a folder of it, can be opened again."""
+        return f"{self.uri}/{folder}" if folder else self.uri
+
+    def folder_at(self, address: str) -> str | None:
+        """The folder of this store that an address names, ``""`` for the store itself; None for what is elsewhere."""
+        if address == self.uri:
+            return ""
+        return address[len(self.uri) + 1 :] if address.startswith(self.uri + "/") else None
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -222,10 +240,19 @@ class Store:
         return await self.list_names(folder)
 
     def elsewhere(self, uri: str) -> Store:
-        """The store at another address, opened with the options of this one where they are of one kind."""
+        """The store at another address, opened with the options that were given for it, or with those of this one
+        where they are of one kind.
+        """
         from pilum.io.locate import store_for
 
-        return store_for(uri)
+        if self.base_options is None:
+            return store_for(uri)
+        return store_for(uri, self.base_options.own(uri) or self.base_options.inherited())
+
+    def _reduced(self, *how: Any) -> tuple[Any, ...]:
+        """How to make this store again: a function, its arguments, and what was set later."""
+        # The second of the two states is set by attribute: a cache around a store hands it on.
+        return (*how, None if self.base_options is None else (None, {"base_options": self.base_options}))
 
     async def leftovers(self, folder: str) -> Leftovers:
         """Files below a folder that were never finished and that listings hide; with the time of their last

@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 
 from pilum.errors import AlreadyExistsError
 from pilum.io import Store, current_runtime
-from pilum.table.commit import CommitLock, commit
+from pilum.table.committing import CommitLock, commit
 from pilum.table.deletions import deletion_path
 from pilum.table.indices import index_files
 from pilum.table.locations import Location, data_file_location, index_location, locate, open_location
@@ -48,7 +48,7 @@ async def shallow_clone(
         NotFoundError: there is no such version.
     """
     content = await load_manifest(source, version)
-    clone = Clone(True, ref_name, version, source.uri, None, content)
+    clone = Clone(True, ref_name, version, source.address(), None, content)
     return await commit(target, clone, read_version=version, commit_lock=commit_lock)
 
 
@@ -87,7 +87,7 @@ async def deep_clone(
     async with aclosing(stream):
         async for _ in stream:
             pass
-    clone = Clone(False, ref_name, version, source.uri, None, content)
+    clone = Clone(False, ref_name, version, source.address(), None, content)
     return await commit(target, clone, read_version=version)
 
 

@@ -19,7 +19,9 @@ def folder_of(store: Store, folder: str) -> Store:
     if isinstance(store, FolderStore):
         return folder_of(store.parent, f"{store.folder}/{folder}")
     if isinstance(store, LocalStore):
-        return LocalStore(f"{store.uri}/{folder}")
+        below = LocalStore(f"{store.uri}/{folder}")
+        below.base_options = store.base_options
+        return below
     return FolderStore(store, folder)
 
 
@@ -40,9 +42,14 @@ class FolderStore(Store):
         self.block_size = parent.block_size
         self.stats = parent.stats
         self.lists = parent.lists
+        self.base_options = parent.base_options
+        self.external = None if parent.external is None else parent.external.below(folder)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FolderStore, (self.parent, self.folder)
+        return self._reduced(FolderStore, (self.parent, self.folder))
+
+    def address(self, folder: str = "") -> str:
+        return self.parent.address(self._key(folder))
 
     def _key(self, path: str) -> str:
         return f"{self.folder}/{path}" if path else self.folder

@@ -14,6 +14,7 @@ from pilum.errors import CorruptFileError, NotFoundError, UnsupportedError
 from pilum.io import Store, current_runtime
 from pilum.proto.lazy import table_pb2 as pb
 from pilum.proto.lazy import wire
+from pilum.table.external import settle
 from pilum.table.flags import check_readable
 from pilum.table.manifest_file import manifest_section
 from pilum.table.model import Manifest
@@ -22,13 +23,7 @@ from pilum.table.transaction import Transaction
 from pilum.table.versions import load_version, read_transaction
 from pilum.table.views import views
 
-__all__ = [
-    "VersionInfo",
-    "describe_versions",
-    "read_transactions",
-    "summarize",
-    "version_at",
-]
+__all__ = ["VersionInfo", "describe_versions", "read_transactions", "summarize", "version_at"]
 
 _WINDOW = 128
 # Most manifests are smaller than this.
@@ -150,6 +145,7 @@ async def describe_versions(store: Store) -> list[VersionInfo]:
         CorruptFileError: a manifest is damaged; the message names it.
     """
     entries: list[_Entry] = []
+    await settle(store)
     for one in await store.list(VERSIONS):
         name = parse_manifest_name(one.path.rpartition("/")[2])
         if name is not None and name.scheme is not None:

@@ -22,13 +22,7 @@ from pilum.table.indices import index_base
 from pilum.table.model import BasePath, DataFile, IndexMetadata, Manifest
 from pilum.table.naming import DATA, DELETIONS, INDICES
 
-__all__ = [
-    "Location",
-    "data_file_location",
-    "index_location",
-    "locate",
-    "open_location",
-]
+__all__ = ["Location", "data_file_location", "index_location", "locate", "open_location"]
 
 
 class Location(NamedTuple):
@@ -109,10 +103,9 @@ def open_location(
     """
     around = store
     while True:
-        if uri == around.uri:
-            return around
-        if uri.startswith(around.uri + "/"):
-            return folder_of(around, uri[len(around.uri) + 1 :])
+        folder = around.folder_at(uri)
+        if folder is not None:
+            return folder_of(around, folder)
         if not isinstance(around, FolderStore):
             if open_store is not None:
                 return open_store(uri, storage_options)

@@ -16,8 +16,8 @@ table never changes by itself: every commit uses the one it found.
 from __future__ import annotations
 
 import enum
+import os
 import re
-import secrets
 import uuid
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -149,7 +149,7 @@ def data_file_name() -> str:
 
 def new_deletion_id() -> int:
     """A random u64 that makes the name of a deletion file unique."""
-    return secrets.randbits(64)
+    return int.from_bytes(os.urandom(8))
 
 
 def deletion_file_path(fragment_id: int, read_version: int, file_id: int, suffix: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from pilum.io import Store, current_runtime
-from pilum.table.commit import commit
+from pilum.table.committing import commit
 from pilum.table.folder_store import FolderStore, folder_of
 from pilum.table.model import Manifest
 from pilum.table.naming import NamingScheme, manifest_path
@@ -273,19 +273,14 @@ async def create_branch(
     source = branch_store(main, parent)
     content = await load_manifest(source, version)
     store = branch_store(main, name)
-    clone = Clone(True, parent, version, source.uri, name, content)
+    clone = Clone(True, parent, version, source.address(), name, content)
     try:
         manifest = await commit(store, clone, read_version=version)
     except AlreadyExistsError:
         manifest = await _leftover(store, clone, exists)
     size = (await store.head(manifest_path(manifest.version))).size
     branch = Branch(
-        parent,
-        version,
-        (*lineage, (version, uuid.uuid4().hex)),
-        int(time.time()),
-        size,
-        dict(metadata or {}),
+        parent, version, (*lineage, (version, uuid.uuid4().hex)), int(time.time()), size, dict(metadata or {})
     )
     try:
         await main.put(branch_path(name), encode_branch(branch), if_absent=True)

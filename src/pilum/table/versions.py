@@ -1,17 +1,20 @@
 """Finding and reading versions (spec/table.md, sections 4.2 and 5.1).
 
-The newest version is found by one listing of ``_versions/``, or without one on a local disk where the version hint
-can be relied on (`hint`); a version is read by one request for its whole manifest file.
+The newest version is found by one listing of ``_versions/``, or without one: on a local disk where the version hint
+can be relied on (`hint`), and where a database keeps the owners of versions (`external`).  A version is read by one
+request for its whole manifest file.
 """
 
 from __future__ import annotations
 
 import bisect
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pilum.errors import CorruptFileError, NotFoundError, StoreError, UnsupportedError
 from pilum.file.late import prepare
-from pilum.io import Store
+from pilum.io import Store, address_suspends
+from pilum.table import transaction
+from pilum.table.external import newest_item, settle
 from pilum.table.hidden import hides_any_lineage, with_hidden_lineage
 from pilum.table.hint import parse_hint, read_hint
 from pilum.table.legacy import has_trusted_counts, with_counts
@@ -27,7 +30,9 @@ from pilum.table.naming import (
     manifest_path,
     read_listing,
 )
-from pilum.table.transaction import Transaction, decode_transaction
+
+if TYPE_CHECKING:
+    from pilum.table.transaction import Transaction
 
 __all__ = [
     "Newest",
@@ -67,8 +72,8 @@ class Newest(NamedTuple):
     Attributes:
         version: number; 0 when there is no table.
         scheme: how its manifests are named.
-        newer: how many versions there are after the known one; those that a hint vouches for are counted, not
-            looked for.
+        newer: how many versions there are after the known one; those that a hint or an item vouches for are
+            counted, not looked for.
     """
 
     version: int
@@ -82,6 +87,7 @@ async def find_versions(store: Store) -> VersionListing:
     Raises:
         CorruptFileError: both naming schemes lie side by side.
     """
+    await settle(store)
     return read_listing(await store.list_names(VERSIONS), store.uri)
 
 
@@ -112,7 +118,7 @@ async def find_newest(store: Store, since: int | None = None) -> Newest:
     Raises:
         CorruptFileError: both naming schemes lie side by side.
     """
-    hinted = read_hint(store)
+    hinted = read_hint(store) if store.external is None else await newest_item(store)
     if hinted is not None:
         return Newest(*hinted, max(0, hinted[0] - (since or 0)))
     found = await _recent_versions(store, since)
@@ -234,13 +240,31 @@ async def load_version(
                 f"{where} is named version {version} but holds version {parsed.manifest.version}"
             )
         manifest = parsed.manifest
+        if manifest.base_paths:
+            _look_at_bases(store, manifest)
         if not has_trusted_counts(manifest):
             manifest = await with_counts(store, manifest)
         if hides_any_lineage(manifest):
             manifest = await with_hidden_lineage(store, manifest)
         manifest.note_bytes(content)
         return VersionFile(manifest, parsed.transaction, path)
+    if await settle(store, version):
+        return await load_version(store, version, scheme)
+    if store.external is not None and await store.external.find(version) is not None:
+        raise NotFoundError(
+            f"{store.uri} has no version {version}, which is an item of {store.external!r}; if the dataset was "
+            "removed without its items, drop it once more"
+        )
     raise NotFoundError(f"{store.uri} has no version {version}")
+
+
+def _look_at_bases(store: Store, manifest: Manifest) -> None:
+    """Tell a store about the other places where files of its table lie."""
+    if store.base_options is not None:
+        store.base_options.note((base.path, base.id) for base in manifest.base_paths)
+    if any(address_suspends(base.path) for base in manifest.base_paths):
+        # Who reads the table of a local store may then wait for a network all the same.
+        store.suspends = True
 
 
 async def read_transaction(store: Store, version: VersionFile) -> Transaction | None:
@@ -250,7 +274,7 @@ async def read_transaction(store: Store, version: VersionFile) -> Transaction | 
         CorruptFileError: it cannot be decoded.
     """
     if version.transaction is not None:
-        return decode_transaction(version.transaction, f"{store.uri}/{version.path}")
+        return transaction.decode_transaction(version.transaction, f"{store.uri}/{version.path}")
     name = version.manifest.transaction_file
     if not name or "/" in name:
         return None
@@ -259,4 +283,4 @@ async def read_transaction(store: Store, version: VersionFile) -> Transaction | 
         data = await store.get_all(path, who="transaction")
     except NotFoundError:
         return None
-    return decode_transaction(bytes(data), f"{store.uri}/{path}")
+    return transaction.decode_transaction(bytes(data), f"{store.uri}/{path}")

@@ -14,14 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel
+from pilum.encoding.kernels.locate import LOCATE
 
-__all__ = ["FLAT", "INLINE", "NONE", "OUT_OF_LINE", "RUNS", "STRINGS", "WITHOUT", "Shape", "pick"]
+__all__ = ["FLAT", "INLINE", "NONE", "OUT_OF_LINE", "RUNS", "STRINGS", "Shape", "cost_without", "pick"]
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Levels: TypeAlias = npt.NDArray[np.uint16]
 
-WITHOUT = 64 << 10  # what a row costs without the kernel, in bytes that NumPy would process meanwhile
+# What a call and each of its rows cost without the kernel, in bytes that NumPy would process meanwhile.
+_CALL = 96 << 10
+_ROW = 16 << 10
 NONE, FLAT, INLINE, OUT_OF_LINE, RUNS, STRINGS = range(6)
 
 
@@ -47,22 +50,28 @@ class Shape(NamedTuple):
     passed: int = 0
 
 
+def cost_without(rows: int) -> int:
+    """What it costs to decode the chunks of some rows instead, for `Kernel.get`."""
+    return _CALL + _ROW * rows
+
+
 def pick(
-    data: Bytes, starts: Ints, ends: Ints, counts: Ints, positions: Ints, shape: Shape
+    data: Bytes, starts: Ints, ends: Ints, counts: Ints, of_value: Ints, positions: Ints, shape: Shape
 ) -> tuple[npt.NDArray[np.uint64], Ints, Levels | None] | None:
-    """One value of a chunk for each row.
+    """Single values of some chunks.
 
     Args:
-        data: the chunks; that of row r is ``data[starts[r]:ends[r]]``.
-        counts: values in the chunk of each row.
-        positions: of each row's value within its chunk.
+        data: the chunks; chunk c is ``data[starts[c]:ends[c]]``.
+        counts: values in each chunk.
+        of_value: the chunk of each value.
+        positions: of each value within its chunk.
         shape: of the chunks.
 
     Returns:
         The values as words, or where strings begin in ``data``; the sizes of the strings; the levels.  None if there
         is no kernel, or a chunk is not as it should be.
     """
-    kernel = _PICK.get(len(data) + WITHOUT * len(positions))
+    kernel = _PICK.get(cost_without(len(positions)))
     if kernel is None:
         return None
     count = len(positions)
@@ -70,18 +79,21 @@ def pick(
     sizes = np.empty(count if shape.values == STRINGS else 0, np.int64)
     levels = np.empty(count if shape.levels else 0, np.uint16)
     good = kernel(
-        data, starts, ends, counts, positions, shape.header, shape.large, shape.levels, shape.level_bits,
+        data, starts, ends, counts, of_value, positions, shape.header, shape.large, shape.levels, shape.level_bits,
         shape.values, shape.bits, shape.passed, values, sizes, levels,
     )  # fmt: skip
     return (values, sizes, levels if shape.levels else None) if good else None
 
 
 def pick_numba(
-    data: Any, starts: Any, ends: Any, counts: Any, positions: Any, header: int, large: int, levels: int,
+    data: Any, starts: Any, ends: Any, counts: Any, of_value: Any, positions: Any, header: int, large: int, levels: int,
     level_bits: int, values: int, bits: int, passed: int, out: Any, sizes: Any, out_levels: Levels,
 ) -> int:  # fmt: skip
     for row in range(positions.size):
-        start, end, count, position = starts[row], ends[row], counts[row], positions[row]
+        chunk, position = of_value[row], positions[row]
+        if not 0 <= chunk < starts.size:
+            return 0
+        start, end, count = starts[chunk], ends[chunk], counts[chunk]
         if start < 0 or end > data.size or end - start < header or not 0 <= position < count:
             return 0
         at = start + header
@@ -230,7 +242,8 @@ def pick_numba(
 
 _PICK = Kernel(
     pick_numba,
-    "u1(r.u1, r.i8, r.i8, r.i8, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, u8, i8, u2)",
+    "u1(r.u1, r.i8, r.i8, r.i8, r.i8, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, u8, i8, u2)",
     small=0,
     nogil=False,
+    companions=(LOCATE,),
 )

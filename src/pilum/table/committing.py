@@ -32,8 +32,10 @@ from pilum.errors import (
 from pilum.io import QuerySpan, Store
 from pilum.io.postponed import PostponingStore
 from pilum.io.runtime import cancel_and_wait
+from pilum.table import maintenance
 from pilum.table.build import build_manifest
 from pilum.table.catch_up import History
+from pilum.table.external import publish, settle
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
 from pilum.table.hint import write_hint
 from pilum.table.manifest_file import MAX_INLINE_TRANSACTION, serialize_manifest_file
@@ -363,8 +365,8 @@ class _Target(NamedTuple):
     into: PostponingStore | None
     backoff: Backoff
 
-    async def put(self, path: str, data: bytes) -> None:
-        """Put a manifest if it is absent.
+    async def put(self, version: int, path: str, data: bytes) -> None:
+        """Put the manifest of a version if it is absent.
 
         Raises:
             AlreadyExistsError: it exists.
@@ -372,6 +374,9 @@ class _Target(NamedTuple):
         # The lock may be all that keeps two writers apart where a store cannot put only if absent.
         if self.lock is not None and await _exists(self.store, path):
             raise AlreadyExistsError(f"{self.store.uri}/{path} exists already")
+        if self.store.external is not None and not version & DETACHED_BIT:
+            await publish(self.store, version, path, data)
+            return
         try:
             if self.into is None:
                 await self.store.put(path, data, if_absent=True)
@@ -406,7 +411,7 @@ async def _publish(
     failure: Exception
     try:
         with contextlib.nullcontext() if lock is None else lock(manifest.version):
-            await target.put(path, data)
+            await target.put(manifest.version, path, data)
         manifest.note_bytes(data)
         return True
     except Exception as error:
@@ -437,6 +442,7 @@ async def _is_ours(
     """
     path = manifest_path(manifest.version, scheme)
     try:
+        await settle(store, manifest.version)
         return bytes(await store.get_all(path, who="manifest")) == data
     except NotFoundError:
         if not isinstance(failure, AlreadyExistsError):
@@ -462,7 +468,5 @@ async def _discard(store: Store, paths: list[str]) -> None:
 async def _clean_up(store: Store, manifest: Manifest) -> None:
     """The cleanup that the config asks for; the commit stands whatever becomes of it."""
     if "lance.auto_cleanup.interval" in manifest.config:
-        from pilum.table.maintenance import auto_cleanup  # which looks at branches, whose module commits
-
         with contextlib.suppress(PilumError, OSError):
-            await auto_cleanup(store, manifest)
+            await maintenance.auto_cleanup(store, manifest)

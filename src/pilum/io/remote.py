@@ -23,6 +23,7 @@ from pilum.errors import (
     UnsupportedError,
 )
 from pilum.io.buffers import Bytes, allocate
+from pilum.io.burst import Part, fetch_parts
 from pilum.io.cached import CacheSettings
 from pilum.io.client import Client, Entries, Entry
 from pilum.io.limits import AdaptiveLimit, FixedLimit
@@ -218,8 +219,6 @@ class RemoteStore(Store):
             or TRACE.get() is not None
         ):
             return await super()._fetch_many(requests, who)
-        from pilum.io.burst import Part, fetch_parts
-
         parts = [Part(f"{self.uri}/{path}", self._key(path), start, end) for path, start, end in requests]
         return await fetch_parts(self.bucket, self.stats, parts)
 

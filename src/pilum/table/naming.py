@@ -19,7 +19,7 @@ import enum
 import os
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from pilum.errors import CorruptFileError
@@ -106,15 +106,13 @@ def parse_manifest_name(name: str) -> ManifestName | None:
     return ManifestName(number, NamingScheme.V1)
 
 
-def newest_name(names: Iterable[str]) -> str | None:
+def newest_name(names: Collection[str]) -> str | None:
     """The name of the newest version of a long listing of V2 names; None where a listing must be read name by name.
 
     V2 names count down and all have the same length, so it is the smallest of them.
     """
-    usual: list[str] = []
-    others: list[str] = []
-    for name in names:
-        (usual if len(name) == _V2_LENGTH else others).append(name)
+    usual = [name for name in names if len(name) == _V2_LENGTH]
+    others = [name for name in names if len(name) != _V2_LENGTH] if len(usual) < len(names) else []
     if not usual or any(
         found.scheme is NamingScheme.V1 for found in map(parse_manifest_name, others) if found is not None
     ):

@@ -19,7 +19,7 @@ import enum
 import os
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from pilum.errors import CorruptFileError
@@ -39,6 +39,7 @@ __all__ = [
     "deletion_file_path",
     "manifest_path",
     "new_deletion_id",
+    "newest_name",
     "parse_manifest_name",
     "read_listing",
     "transaction_file_name",
@@ -103,6 +104,21 @@ def parse_manifest_name(name: str) -> ManifestName | None:
     if len(name) == _V2_LENGTH:
         return ManifestName(_MAX_U64 - number, NamingScheme.V2)
     return ManifestName(number, NamingScheme.V1)
+
+
+def newest_name(names: Collection[str]) -> str | None:
+    """The name of the newest version of a long listing of V2 names; None where a listing must be read name by name.
+
+    V2 names count down and all have the same length, so it is the smallest of them.
+    """
+    usual = [name for name in names if len(name) == _V2_LENGTH]
+    others = [name for name in names if len(name) != _V2_LENGTH] if len(usual) < len(names) else []
+    if not usual or any(
+        found.scheme is NamingScheme.V1 for found in map(parse_manifest_name, others) if found is not None
+    ):
+        return None
+    smallest = min(usual)
+    return smallest if _V2_NAME(smallest) else None
 
 
 def read_listing(names: Iterable[str], where: str) -> VersionListing:

@@ -15,6 +15,7 @@ from pilum.encoding.column_rows import ColumnRows, column_rows
 from pilum.encoding.options import EncodeOptions
 from pilum.encoding.page import Decoded, EncodedPage, LeafRows, PageDecoder, PageRead, PageSource, Range, Rows
 from pilum.encoding.pages import cut_to_budget, encode_page, open_page
+from pilum.encoding.prepared_blobs import inline_values, stored_blobs
 from pilum.encoding.structure import assemble, merge, row_factors, shred, size_of, slice_rows
 
 __all__ = [
@@ -34,10 +35,12 @@ __all__ = [
     "descriptors_of",
     "encode_blobs",
     "encode_page",
+    "inline_values",
     "merge",
     "open_page",
     "row_factors",
     "shred",
     "size_of",
     "slice_rows",
+    "stored_blobs",
 ]

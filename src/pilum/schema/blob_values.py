@@ -40,7 +40,7 @@ class Blob:
         position, size: a range of what is at the address, in bytes; both or neither, and not empty.
 
     Raises:
-        InvalidInputError: (a `ValueError`) both or neither of bytes and address, or half a range.
+        InvalidInputError: (a `ValueError`) both or neither of bytes and address; half a range, or an empty or negative one.
 
     Example:
         >>> from pilum.blob import Blob
@@ -62,6 +62,10 @@ class Blob:
             raise InvalidInputError("a range of a blob needs position and size")
         if self.position is not None and self.uri is None:
             raise InvalidInputError("a range of a blob needs a uri")
+        if self.position is not None and self.size is not None and min(self.position, self.size) < 0:
+            raise InvalidInputError(
+                f"the range of a blob begins at {self.position} and has {self.size} bytes; neither may be negative"
+            )
         if self.size == 0:
             raise InvalidInputError("the range of a blob is not empty: size must be greater than zero")
         if self.data is None and self.uri is None:
@@ -92,7 +96,7 @@ class BlobArray(pa.ExtensionArray):  # type: ignore[misc]  # pyarrow is untyped
 
         Raises:
             TypeError: a value of another type.
-            InvalidInputError: (a `ValueError`) an empty address, or a negative range.
+            InvalidInputError: (a `ValueError`) an empty address.
         """
         blobs = [_blob(value) for value in values]
         columns = [
@@ -193,8 +197,6 @@ def _blob(value: Any) -> Blob | None:
         return Blob(data=bytes(value))
     if not isinstance(value, Blob):
         raise TypeError(f"a blob is bytes-like, a str (its uri), a Blob or None, not {type(value).__name__}")
-    if value.position is not None and value.size is not None and min(value.position, value.size) < 0:
-        raise InvalidInputError(f"the range of a blob begins at {value.position} and has {value.size} bytes")
     return value
 
 

@@ -28,12 +28,16 @@ class _ArrowSchema(ctypes.Structure):
     _fields_ = (("format", ctypes.c_char_p), ("name", ctypes.c_char_p), ("metadata", ctypes.c_void_p))
 
 
-@lru_cache(maxsize=256)
 def extension_parameters(arrow_type: Any) -> bytes:
     """The serialized parameters of an extension type (``ARROW:extension:metadata``)."""
     serialize = getattr(arrow_type, "__arrow_ext_serialize__", None)
-    if serialize is not None:
+    if serialize is not None:  # types defined in Python need not be hashable
         return bytes(serialize())
+    return _exported_parameters(arrow_type)
+
+
+@lru_cache(maxsize=256)
+def _exported_parameters(arrow_type: Any) -> bytes:
     get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
     get_pointer.restype = ctypes.c_void_p
     get_pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)

@@ -597,6 +597,36 @@ def test_fragments_of_blobs_are_read_by_the_reference(writes: str, tmp_path: Pat
 
 
 @pytest.mark.interop
+def test_scans_of_a_dataset_return_descriptors(tmp_path: Path) -> None:
+    lance = pytest.importorskip("lance")
+    blobs = lance.blob.blob_array([b"abc", None, b"z" * 70_000, b"", b"q" * 5_000_000])
+    numbers = pa.array(range(5), pa.int32())
+    nested = pa.StructArray.from_arrays(
+        [numbers, blobs], fields=[pa.field("n", pa.int32()), lance.blob.blob_field("b")]
+    )
+    schema = pa.schema([pa.field("s", nested.type), lance.blob.blob_field("blob"), pa.field("i", pa.int32())])
+    lance.write_dataset(
+        pa.table([nested, blobs, numbers], schema=schema), tmp_path, schema=schema, data_storage_version="2.2"
+    )
+    theirs, ours = lance.dataset(tmp_path), pilum.dataset(tmp_path)
+    expected = theirs.to_table()
+    assert ours.to_table().equals(expected)
+    assert ours.to_table().schema.equals(expected.schema, check_metadata=True)
+    assert ours.take([4, 1]).equals(theirs.take([4, 1]))
+    for condition in ("blob IS NULL", "i > 2", "s.b IS NOT NULL"):
+        assert ours.to_table(filter=condition).equals(theirs.to_table(filter=condition)), condition
+    assert ours.to_table(columns=["i", "blob"], limit=2).equals(
+        theirs.to_table(columns=["i", "blob"], limit=2)
+    )
+    with pytest.raises(UnsupportedError, match="reading blobs"):
+        ours.to_table(blob_handling="all_binary")
+    with pytest.raises(UnsupportedError, match="reading blobs"):
+        ours.take_blobs("blob", indices=[0])
+    with pytest.raises(InvalidInputError, match="their own file"):
+        pilum.write_dataset(ours.to_table(columns=["blob"]), tmp_path / "copy")
+
+
+@pytest.mark.interop
 def test_rows_that_cannot_be_stored(engine: Any, tmp_path: Path) -> None:
     field, array = described(engine)
     wrong = [

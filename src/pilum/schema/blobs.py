@@ -90,17 +90,21 @@ def is_prepared(field: Field) -> bool:
 
 
 def with_stored_blobs(schema: Schema) -> Schema:
-    """The schema with every prepared blob, at any depth, as the file stores it.
+    """The schema with every blob of v2, at any depth, as the file stores it; computed once.
 
     The members have no ids (file-container-and-structure.md section 8, 13), and of the field's metadata nothing
     stays, as in the reference.
     """
-    fields = tuple(map(_stored, schema.fields))
-    return schema if fields == schema.fields else Schema(fields, schema.metadata)
+    derived = schema._derived
+    if "stored blobs" not in derived:
+        fields = tuple(map(_stored, schema.fields))
+        derived["stored blobs"] = None if fields == schema.fields else Schema(fields, schema.metadata)
+    found: Schema | None = derived["stored blobs"]
+    return schema if found is None else found
 
 
 def _stored(field: Field) -> Field:
-    if is_prepared(field):
+    if field.extension_name == BLOB_V2 and field.logical_type == "struct":
         members = tuple(Field(-1, name, logical, nullable=False) for name, logical in _STORED)
         metadata = {BLOB_KEY: "true", PACKED_KEY: "true"}
         return Field(field.id, field.name, "struct", field.nullable, metadata, members, field.parent_id)

@@ -1,9 +1,11 @@
-"""Hooks of the whole suite: golden tests need the shared folder, and say so when it is missing."""
+"""Hooks and fixtures of the whole suite: golden tests need the shared folder, and say so when it is missing."""
 
 from __future__ import annotations
 
 import pytest
 
+from pilum import jit
+from pilum.encoding import kernels
 from tests.support import GOLDEN
 
 
@@ -20,3 +22,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not GOLDEN.is_dir():
         terminalreporter.section("golden data")
         terminalreporter.line(f"SKIPPED ALL GOLDEN TESTS: no folder {GOLDEN} (set PILUM_SHARED)")
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kernel is loaded, and used whatever the size of its input."""
+    if not kernels.enabled() or not kernels.preload():
+        pytest.skip("Numba is switched off or missing")
+    for kernel in jit._kernels:
+        monkeypatch.setattr(kernel, "small", 0)

@@ -96,8 +96,7 @@ def test_scalars(value: Any, kind: pa.DataType | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"),
-    [(256, pa.uint8()), (-1, pa.uint64()), (1 << 63, None), ("\ud800", None)],
+    ("value", "kind"), [(256, pa.uint8()), (-1, pa.uint64()), (1 << 63, None), ("\ud800", None)]
 )
 def test_scalars_that_do_not_fit(value: Any, kind: pa.DataType | None) -> None:
     with pytest.raises((pa.ArrowInvalid, OverflowError, UnicodeEncodeError)) as expected:

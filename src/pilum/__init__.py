@@ -12,41 +12,10 @@ Example:
 
 from __future__ import annotations
 
-from pilum.dataset.bitmap import Bitmap
-from pilum.dataset.door.builder import ScannerBuilder
-from pilum.dataset.door.fragments import FragmentSession
-from pilum.dataset.door.history import DatasetDelta
-from pilum.dataset.fragment_metadata import DataFile, DeletionFile, FragmentMetadata, RowIdSequence
-from pilum.dataset.index_value import Index, IndexDescription, IndexFile
-from pilum.dataset.lance_schema import LanceField, LanceSchema
-from pilum.dataset.moments import sanitize_ts
-from pilum.dataset.operations import DatasetBasePath, LanceOperation
-from pilum.dataset.progress import (
-    FileSystemFragmentWriteProgress,
-    FragmentWriteProgress,
-    IndexProgress,
-    NoopFragmentWriteProgress,
-)
-from pilum.dataset.scanning import ColumnOrdering
-from pilum.dataset.schema_json import json_to_schema, schema_to_json
-from pilum.dataset.synchronous import (
-    LanceDataset,
-    LanceFragment,
-    LanceScanner,
-    dataset,
-    write_dataset,
-    write_fragments,
-)
-from pilum.dataset.transactions import Transaction
-from pilum.dataset.udf import BatchUDF, BatchUDFCheckpoint, batch_udf
-from pilum.dataset.upkeep import (
-    CleanupCandidateFile,
-    CleanupExplanation,
-    CleanupReferencedBranch,
-    CleanupStats,
-    DataStatistics,
-    FieldStatistics,
-)
+from typing import TYPE_CHECKING
+
+from pilum import imports
+from pilum.dataset.synchronous import LanceDataset, LanceScanner, dataset, write_dataset, write_fragments
 from pilum.errors import (
     AlreadyExistsError,
     CommitConflictError,
@@ -60,8 +29,71 @@ from pilum.errors import (
     UnsupportedError,
 )
 from pilum.file import Session
-from pilum.file.synchronous import LanceFileReader, LanceFileSession, LanceFileWriter
 from pilum.io import trace
+
+if TYPE_CHECKING:
+    from pilum.dataset.bitmap import Bitmap
+    from pilum.dataset.door.builder import ScannerBuilder
+    from pilum.dataset.door.fragments import FragmentSession, LanceFragment
+    from pilum.dataset.door.history import DatasetDelta
+    from pilum.dataset.fragment_metadata import DataFile, DeletionFile, FragmentMetadata, RowIdSequence
+    from pilum.dataset.index_value import Index, IndexDescription, IndexFile
+    from pilum.dataset.lance_schema import LanceField, LanceSchema
+    from pilum.dataset.moments import sanitize_ts
+    from pilum.dataset.operations import DatasetBasePath, LanceOperation
+    from pilum.dataset.progress import (
+        FileSystemFragmentWriteProgress,
+        FragmentWriteProgress,
+        IndexProgress,
+        NoopFragmentWriteProgress,
+    )
+    from pilum.dataset.scanning import ColumnOrdering
+    from pilum.dataset.schema_json import json_to_schema, schema_to_json
+    from pilum.dataset.transactions import Transaction
+    from pilum.dataset.udf import BatchUDF, BatchUDFCheckpoint, batch_udf
+    from pilum.dataset.upkeep_values import (
+        CleanupCandidateFile,
+        CleanupExplanation,
+        CleanupReferencedBranch,
+        CleanupStats,
+        DataStatistics,
+        FieldStatistics,
+    )
+    from pilum.file.synchronous import LanceFileReader, LanceFileSession, LanceFileWriter
+else:
+    __getattr__, __dir__ = imports.late(
+        __name__,
+        {
+            "dataset.bitmap": ("Bitmap",),
+            "dataset.door.builder": ("ScannerBuilder",),
+            "dataset.door.fragments": ("FragmentSession", "LanceFragment"),
+            "dataset.door.history": ("DatasetDelta",),
+            "dataset.fragment_metadata": ("DataFile", "DeletionFile", "FragmentMetadata", "RowIdSequence"),
+            "dataset.index_value": ("Index", "IndexDescription", "IndexFile"),
+            "dataset.lance_schema": ("LanceField", "LanceSchema"),
+            "dataset.moments": ("sanitize_ts",),
+            "dataset.operations": ("DatasetBasePath", "LanceOperation"),
+            "dataset.progress": (
+                "FileSystemFragmentWriteProgress",
+                "FragmentWriteProgress",
+                "IndexProgress",
+                "NoopFragmentWriteProgress",
+            ),
+            "dataset.scanning": ("ColumnOrdering",),
+            "dataset.schema_json": ("json_to_schema", "schema_to_json"),
+            "dataset.transactions": ("Transaction",),
+            "dataset.udf": ("BatchUDF", "BatchUDFCheckpoint", "batch_udf"),
+            "dataset.upkeep_values": (
+                "CleanupCandidateFile",
+                "CleanupExplanation",
+                "CleanupReferencedBranch",
+                "CleanupStats",
+                "DataStatistics",
+                "FieldStatistics",
+            ),
+            "file.synchronous": ("LanceFileReader", "LanceFileSession", "LanceFileWriter"),
+        },
+    )
 
 __version__ = "0.1.0"
 

@@ -14,11 +14,11 @@ What a read method returns is primed: its metadata I/O, and the errors of it, ha
 from __future__ import annotations
 
 from pilum.dataset.core import AsyncLanceDataset as LanceDataset
-from pilum.dataset.core import AsyncLanceFragment as LanceFragment
 from pilum.dataset.core import AsyncLanceScanner as LanceScanner
 from pilum.dataset.core import commit, commit_batch, drop, write_dataset, write_fragments
 from pilum.dataset.core import create_fragment_at as create_fragment
 from pilum.dataset.core import open_dataset as dataset
+from pilum.dataset.fragments import AsyncLanceFragment as LanceFragment
 from pilum.dataset.references import AsyncBranches as Branches
 from pilum.dataset.references import AsyncTags as Tags
 from pilum.file.api import AsyncLanceFileReader as LanceFileReader

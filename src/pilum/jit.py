@@ -31,14 +31,15 @@ from pilum import imports, turns
 __all__ = ["Kernel", "enabled", "preload"]
 
 FIRST_BYTES = 4 << 20  # a single input of this size loads Numba
-SUM_BYTES = 128 << 20  # so do small inputs that add up to this
+SUM_BYTES = 256 << 20  # so do small inputs of all kernels that add up to this: Numba takes 0.6 s and 150 MiB
 MORE_BYTES = 1 << 20  # with Numba in memory, one input of this size loads one more kernel
-MORE_SUM = 8 << 20  # ... and so do small inputs that add up to this
+MORE_SUM = 4 << 20  # ... and so do small inputs of this kernel that add up to this: loading it takes 4 ms
 
 switched_on = os.environ.get("PILUM_NUMBA", "1") != "0"
 
 _lock = threading.RLock()
 _kernels: list[Kernel] = []
+_seen_by_all = 0  # bytes of inputs that NumPy processed before Numba was imported
 _numba: Any = None  # the module, once imported; False when it cannot be used
 
 
@@ -63,10 +64,11 @@ class Kernel:
         library: the shared library that has those functions, if not the C library; without it there is no kernel.
         helpers: plain functions that it calls, compiled into it: of its own file, which is what Numba's cache looks
             at, or of one whose functions do not change.
+        companions: kernels that serve the same reads, loaded when it is found to be worth loading.
     """
 
     __slots__ = (
-        "_failed", "_seen", "compiled", "externals", "fastmath", "function", "helpers", "library", "nogil",
+        "_failed", "_seen", "companions", "compiled", "externals", "fastmath", "function", "helpers", "library", "nogil",
         "signature", "small",
     )  # fmt: skip
 
@@ -81,6 +83,7 @@ class Kernel:
         externals: Mapping[str, str] | None = None,
         library: str | None = None,
         helpers: Sequence[Callable[..., Any]] = (),
+        companions: Sequence[Kernel] = (),
     ) -> None:
         self.function = function
         self.signature = signature
@@ -90,6 +93,7 @@ class Kernel:
         self.externals = externals
         self.library = library
         self.helpers = helpers
+        self.companions = companions
         self.compiled: Callable[..., Any] | None = None
         self._failed = False
         self._seen = 0
@@ -100,6 +104,7 @@ class Kernel:
 
         Where the twin's work is not one of bytes, ``nbytes`` is what NumPy would do in that time, 1 GB/s.
         """
+        global _seen_by_all
         compiled = self.compiled
         if nbytes < self.small or not switched_on:
             return None
@@ -107,10 +112,16 @@ class Kernel:
             return compiled if nbytes < turns.LONG_KERNEL or not self.nogil else self._long
         if self._failed or _numba is False:
             return None
-        self._seen += nbytes  # racy on purpose: it only has to be roughly right
-        single, total = (FIRST_BYTES, SUM_BYTES) if _numba is None else (MORE_BYTES, MORE_SUM)
-        if nbytes < single and self._seen < total:
+        self._seen += nbytes  # racy on purpose: these only have to be roughly right
+        if _numba is None:
+            _seen_by_all += nbytes
+            worth = nbytes >= FIRST_BYTES or _seen_by_all >= SUM_BYTES
+        else:
+            worth = nbytes >= MORE_BYTES or self._seen >= MORE_SUM
+        if not worth:
             return None
+        for kernel in self.companions:
+            kernel.load(wait=False)
         return self.load(wait=False)
 
     def _long(self, *args: Any) -> Any:

@@ -36,10 +36,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.property]
 STEPS = int(os.environ.get("PILUM_STEPS", "12"))
 EXAMPLES = int(os.environ.get("PILUM_EXAMPLES", "12"))
 RELAXED = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=STEPS,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+    max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
 )
 _tables = itertools.count()
 

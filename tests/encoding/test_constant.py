@@ -69,10 +69,7 @@ def encode(rows: LeafRows, version: tuple[int, int], **options: Any) -> EncodedP
 
 # --------------------------------------------------------------------------- files of the reference
 
-GOLDEN = [
-    *golden_files("structure", "constant_2_*.lance"),
-    *golden_files("structure", "empty_struct*.lance"),
-]
+GOLDEN = [*golden_files("structure", "constant_2_*.lance"), *golden_files("structure", "empty_struct*.lance")]
 
 
 def golden_pages(path: Path) -> list[tuple[int, PageSource]]:

@@ -77,7 +77,7 @@ def test_against_a_search_row_by_row(page: tuple[RowIndex, Any, Any, Any], join:
     arguments = (rows, index.first, index.trailer, index.stops, begins, ends)
     expected = naive(index, begins, ends, rows, join)
     found = [module.locate_numpy(*arguments, join=join)]
-    if kernels.enabled() and module._LOCATE.load() is not None:
+    if kernels.enabled() and module.LOCATE.load() is not None:
         found.append(module.locate(*arguments, join=join))
     for one in found:
         assert tuple(part if isinstance(part, list) else part.tolist() for part in one) == expected
@@ -92,7 +92,7 @@ def test_rows_of_very_many_chunks() -> None:
     ends = np.arange(1, chunks + 1) * 8
     for rows, count in ((np.array([0]), 1), (np.array([1]), chunks), (np.array([0, 1]), chunks)):
         if kernels.enabled():
-            module._LOCATE.load()
+            module.LOCATE.load()
         found = index.locate(rows, ends - 8, ends)
         assert len(found.chunks) == count
         assert found.ranges == [(0, 8 * count)]

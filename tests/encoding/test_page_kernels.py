@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pilum import jit
-from pilum.encoding import kernels, miniblock
+from pilum.encoding import miniblock
 from pilum.encoding.kernels import memory, utf8
 from pilum.encoding.options import EncodeOptions
 from pilum.encoding.page import Rows
@@ -23,15 +23,6 @@ from pilum.schema import Schema
 from tests.encoding import pages
 
 ROWS = 5000
-
-
-@pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kernel is loaded, and used whatever the size of its input."""
-    if not kernels.enabled() or not kernels.preload():
-        pytest.skip("Numba is switched off or missing")
-    for kernel in jit._kernels:
-        monkeypatch.setattr(kernel, "small", 0)
 
 
 def nulled(array: Any, rng: Any, share: float = 0.1) -> Any:

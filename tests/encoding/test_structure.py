@@ -239,15 +239,7 @@ def test_members_must_match() -> None:
 # --------------------------------------------------------------------------- random arrays
 
 LEAVES = st.sampled_from(
-    [
-        pa.int32(),
-        pa.bool_(),
-        pa.string(),
-        pa.large_binary(),
-        pa.list_(pa.int16(), 2),
-        pa.null(),
-        pa.float64(),
-    ]
+    [pa.int32(), pa.bool_(), pa.string(), pa.large_binary(), pa.list_(pa.int16(), 2), pa.null(), pa.float64()]
 )
 
 
@@ -399,11 +391,7 @@ def test_damaged_levels_give_an_error_or_valid_arrays(data: Any) -> None:
 
 def test_merge_renumbers_levels() -> None:
     kind = pa.list_(pa.int32())
-    parts = [
-        shred([[1]], kind)[0],
-        shred([[], [2, None]], kind)[0],
-        shred([None], kind)[0],
-    ]
+    parts = [shred([[1]], kind)[0], shred([[], [2, None]], kind)[0], shred([None], kind)[0]]
     assert [part.layers for part in parts] == [(1, 2), (3, 5), (1, 4)]
     merged = structure.merge(parts)
     assert levels_of(merged) == ([1, 1, 1, 0, 1], [0, 3, 0, 1, 2], (3, 6))

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 from pilum import jit
-from pilum.encoding import kernels
 from pilum.encoding.column_rows import ColumnRows
 from pilum.encoding.miniblock import MiniBlockDecoder
 from pilum.errors import CorruptFileError
@@ -20,15 +19,6 @@ from pilum.io import MemoryStore
 from tests.file.files import assert_same, drive, read_memory, write_memory
 
 ROWS = 6000
-
-
-@pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kernel is loaded, and used whatever the size of its input."""
-    if not kernels.enabled() or not kernels.preload():
-        pytest.skip("Numba is switched off or missing")
-    for kernel in jit._kernels:
-        monkeypatch.setattr(kernel, "small", 0)
 
 
 def lists(items: Callable[[Any, int], list[Any]]) -> Callable[[Any], Any]:

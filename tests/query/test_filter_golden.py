@@ -98,8 +98,7 @@ def test_canonical_text_means_the_same(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, id=c["filter"]) for c in _cases() if not c["ok"] and c["category"] in _MUST_FAIL],
+    "case", [pytest.param(c, id=c["filter"]) for c in _cases() if not c["ok"] and c["category"] in _MUST_FAIL]
 )
 def test_errors_are_errors(case: dict[str, Any]) -> None:
     schema, batch = _table()

@@ -120,3 +120,16 @@ def test_hints_of_the_reference(tmp_path: Path) -> None:
         assert read_hint(LocalStore(uri)) in (None, (number + 1, NamingScheme.V2))
     drive(commit(LocalStore(uri), Append(()), read_version=5))
     assert lance.dataset(uri).version == 6
+
+
+def test_of_very_many_versions_the_newest_is_found_without_reading_all_names(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer_without_hint(store)
+    folder = Path(store.uri, "_versions")
+    body = Path(store.uri, manifest_path(5)).read_bytes()
+    for version in range(7, 1100):
+        (folder / Path(manifest_path(version)).name).write_bytes(body)
+    monkeypatch.setattr("pilum.table.versions.read_listing", None)
+    assert drive(find_newest(store)) == (1099, NamingScheme.V2, 0)
+    assert drive(find_newest(store, 1000)) == (1099, NamingScheme.V2, 99)

@@ -16,6 +16,7 @@ from pilum.table.naming import (
     data_file_name,
     deletion_file_path,
     manifest_path,
+    newest_name,
     parse_manifest_name,
     read_listing,
     transaction_file_name,
@@ -84,6 +85,30 @@ def test_v2_names_sort_newest_first(versions: set[int]) -> None:
 def test_listing_sorts_numerically_and_sets_detached_versions_apart() -> None:
     listing = read_listing(["2.manifest", "10.manifest", f"d{DETACHED_BIT | 1}.manifest", "x.json"], "t")
     assert listing == ([2, 10], NamingScheme.V1, [DETACHED_BIT | 1])
+
+
+NAMES = st.lists(
+    st.one_of(
+        st.integers(1, 1 << 40).map(lambda version: manifest_path(version).rpartition("/")[2]),
+        st.integers(1, 1 << 40).map(lambda number: f"d{DETACHED_BIT | number}.manifest"),
+        st.sampled_from(
+            ["latest_version_hint.json", ".pilum-x.tmp", "a" * 20 + ".manifest", "!" * 20 + ".manifest"]
+        ),
+    )
+)
+
+
+@pytest.mark.property
+@given(NAMES)
+def test_the_newest_of_a_long_listing(names: list[str]) -> None:
+    """It is found without names being taken apart, or not at all; other names do not mislead."""
+    found = newest_name(names)
+    versions = read_listing(names, "t").versions
+    if found is not None:
+        assert parse_manifest_name(found) == (versions[-1], NamingScheme.V2)
+    elif versions:
+        assert any(name.startswith("!") for name in names)
+    assert newest_name([*names, "7.manifest"]) is None
 
 
 def test_mixed_names_are_refused() -> None:

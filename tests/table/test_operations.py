@@ -342,10 +342,7 @@ def test_the_old_form_of_config_updates() -> None:
     message.update_config.schema_metadata["s"] = "2"
     message.update_config.field_metadata[3].metadata["f"] = "4"
     assert stored(message) == UpdateConfig(
-        UpdateMap({"a": "1", "b": None}),
-        None,
-        UpdateMap({"s": "2"}, True),
-        {3: UpdateMap({"f": "4"}, True)},
+        UpdateMap({"a": "1", "b": None}), None, UpdateMap({"s": "2"}, True), {3: UpdateMap({"f": "4"}, True)}
     )
     message.update_config.config_updates.replace = True
     with pytest.raises(CorruptFileError, match=r"x\.txn: .*mixes"):

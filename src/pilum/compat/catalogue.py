@@ -52,9 +52,7 @@ _VALUES = _here(
 _CLEANUP = _here(
     "pilum", "CleanupCandidateFile", "CleanupExplanation", "CleanupReferencedBranch", "CleanupStats"
 )
-_SCHEMA = {
-    **_here("pilum", "LanceSchema", "LanceField", "schema_to_json", "json_to_schema"),
-}
+_SCHEMA = {**_here("pilum", "LanceSchema", "LanceField", "schema_to_json", "json_to_schema")}
 _FRAGMENT = {
     **_here("pilum", "DataFile", "DeletionFile", "FragmentMetadata", "FragmentSession", "LanceFragment"),
     **_here("pilum", "RowIdSequence", "write_fragments"),

@@ -7,12 +7,15 @@ other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pilum import table
 from pilum.dataset.handle import Handle
 from pilum.errors import InvalidInputError
 from pilum.schema import Field
-from pilum.table import UpdateConfig, UpdateMap
+
+if TYPE_CHECKING:
+    from pilum.table import UpdateMap
 
 __all__ = ["Configuring"]
 
@@ -40,7 +43,7 @@ class Configuring(Handle):
         self, values: Mapping[str, str | None], *, replace: bool = False
     ) -> dict[str, str]:
         """Set entries of the config; None deletes one."""
-        await self._commit(UpdateConfig(config=_change(values, replace)))
+        await self._commit(table.UpdateConfig(config=_change(values, replace)))
         return self.config()
 
     async def delete_config_keys(self, keys: Iterable[str]) -> None:
@@ -51,14 +54,14 @@ class Configuring(Handle):
         self, values: Mapping[str, str | None], *, replace: bool = False
     ) -> dict[str, str]:
         """Set entries of the dataset's metadata; None deletes one."""
-        await self._commit(UpdateConfig(table_metadata=_change(values, replace)))
+        await self._commit(table.UpdateConfig(table_metadata=_change(values, replace)))
         return self.metadata
 
     async def update_schema_metadata(
         self, values: Mapping[str, str | None], *, replace: bool = False
     ) -> dict[str, str]:
         """Set entries of the schema's metadata; None deletes one."""
-        await self._commit(UpdateConfig(schema_metadata=_change(values, replace)))
+        await self._commit(table.UpdateConfig(schema_metadata=_change(values, replace)))
         return self.schema_metadata
 
     async def update_field_metadata(
@@ -66,7 +69,7 @@ class Configuring(Handle):
     ) -> None:
         """Set entries of the metadata of fields, by their paths; None deletes one."""
         changes = {self._field(path).id: _change(values, replace) for path, values in field_updates.items()}
-        await self._commit(UpdateConfig(field_metadata=changes))
+        await self._commit(table.UpdateConfig(field_metadata=changes))
 
     def _field(self, path: str) -> Field:
         if not isinstance(path, str):
@@ -110,4 +113,4 @@ def _change(values: Mapping[str, str | None], replace: bool) -> UpdateMap:
         texts: tuple[Any, Any] = (key, value)
         if not isinstance(texts[0], str) or not isinstance(texts[1], (str, type(None))):
             raise TypeError(f"keys and values are strings, got {key!r}: {value!r}")
-    return UpdateMap(dict(values), replace)
+    return table.UpdateMap(dict(values), replace)

@@ -12,57 +12,49 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from pilum.dataset.committing import commit_operation, commit_transactions, seconds_of, within
-from pilum.dataset.configuring import Configuring
-from pilum.dataset.deleting import delete_rows
-from pilum.dataset.evolution import Evolution
-from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata
-from pilum.dataset.fragments import (
-    AsyncLanceFragment,
-    create_fragment,
-    describe_data_file,
-    fragment_from_file,
+from pilum import table
+from pilum.dataset import (
+    committing,
+    deleting,
+    fragments,
+    index_value,
+    inputs,
+    lance_schema,
+    moments,
+    references,
+    updating,
+    writing,
 )
-from pilum.dataset.fragments import write_fragments as write_fragments_into
+from pilum.dataset.configuring import Configuring
+from pilum.dataset.evolution import Evolution
 from pilum.dataset.handle import Settings
 from pilum.dataset.history import History
-from pilum.dataset.index_value import IndexDescription, describe_indices, list_indices
-from pilum.dataset.inputs import read_input
-from pilum.dataset.lance_schema import LanceSchema
-from pilum.dataset.moments import nanoseconds_of
-from pilum.dataset.operations import LanceOperation
 from pilum.dataset.options import check_read_params, refuse_namespaces, write_options
 from pilum.dataset.reading import Reading
-from pilum.dataset.references import check_reference
 from pilum.dataset.scanning import AsyncLanceScanner
-from pilum.dataset.transactions import Transaction
 from pilum.dataset.unbuilt import UnbuiltDataset
-from pilum.dataset.updating import update_rows
 from pilum.dataset.upkeep import Upkeep
-from pilum.dataset.writing import write
 from pilum.errors import NotFoundError, UnsupportedError
 from pilum.file import Session
 from pilum.io import IoStats, LocalStore, QuerySpan, Store, store_for
 from pilum.query.snapshot import Snapshot
-from pilum.table import (
-    CommitLock,
-    NamingScheme,
-    forget_versions,
-    latest_version,
-    load_manifest,
-    max_field_id,
-    resolve,
-    version_at,
-)
+from pilum.table import NamingScheme, latest_version, load_manifest
+
+if TYPE_CHECKING:
+    from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata
+    from pilum.dataset.index_value import IndexDescription
+    from pilum.dataset.lance_schema import LanceSchema
+    from pilum.dataset.operations import LanceOperation
+    from pilum.dataset.transactions import Transaction
+    from pilum.table import CommitLock
 
 __all__ = [
     "AsyncLanceDataset",
-    "AsyncLanceFragment",
     "AsyncLanceScanner",
     "commit",
     "commit_batch",
@@ -105,11 +97,11 @@ async def open_dataset(
     if version is None or isinstance(version, (int, np.integer)):
         opened = await _open(store, None if version is None else _number(version), session, settings)
     else:
-        found = await resolve(store, check_reference(version))
+        found = await table.resolve(store, references.check_reference(version))
         opened = await _open(found.store, found.version, session, settings)
     if asof is not None:
         # The newest version before that moment.
-        number = await version_at(opened.store, nanoseconds_of(asof) - 1)
+        number = await table.version_at(opened.store, moments.nanoseconds_of(asof) - 1)
         opened = await _open(opened.store, number, session, settings)
     return opened
 
@@ -152,7 +144,7 @@ async def write_dataset(
         store = store_for(uri, storage_options, base_store_params)
         settings = Settings(storage_options, options.get("commit_lock"), base_store_params=base_store_params)
     checked = write_options(mode, **options)
-    manifest = await write(store, read_input(data_obj, schema), checked, base)
+    manifest = await writing.write(store, inputs.read_input(data_obj, schema), checked, base)
     return AsyncLanceDataset(Snapshot(store, manifest, session or Session()), settings)
 
 
@@ -172,7 +164,7 @@ async def write_fragments(
     store = _target(dataset_uri, storage_options, namespace_client, table_id)
     for name in ("session", "base_store_params"):
         options.pop(name, None)
-    return await write_fragments_into(
+    return await fragments.write_fragments(
         store, data, schema, write_options(mode, **options), return_transaction=return_transaction
     )
 
@@ -192,7 +184,7 @@ async def create_fragment_at(
     """Write rows as one fragment without committing it; see `pilum.LanceFragment.create`."""
     store = _target(dataset_uri, storage_options, namespace_client, table_id)
     options.pop("session", None)
-    return await create_fragment(store, data, fragment_id, schema, write_options(mode, **options))
+    return await fragments.create_fragment(store, data, fragment_id, schema, write_options(mode, **options))
 
 
 def _target(
@@ -225,8 +217,8 @@ async def commit(
 ) -> AsyncLanceDataset:
     """Commit an operation or a transaction; see `pilum.LanceDataset.commit`."""
     store = _target(base_uri, storage_options, base_store_params=base_store_params)
-    manifest = await within(
-        commit_operation(
+    manifest = await committing.within(
+        committing.commit_operation(
             store,
             operation,
             read_version,
@@ -236,7 +228,7 @@ async def commit(
             max_retries=max_retries,
             commit_message=commit_message,
             enable_stable_row_ids=enable_stable_row_ids,
-            time_limit=seconds_of(commit_timeout),
+            time_limit=committing.seconds_of(commit_timeout),
             seen=base_uri.manifest if isinstance(base_uri, AsyncLanceDataset) else None,
         ),
         commit_timeout,
@@ -261,15 +253,15 @@ async def commit_batch(
 ) -> dict[str, Any]:
     """Commit several appends as one version: ``{"dataset": ..., "merged": Transaction}``."""
     store = _target(dest, storage_options, base_store_params=base_store_params)
-    manifest, merged = await within(
-        commit_transactions(
+    manifest, merged = await committing.within(
+        committing.commit_transactions(
             store,
             list(transactions),
             commit_lock=commit_lock,
             naming=NamingScheme.V1 if enable_v2_manifest_paths is False else NamingScheme.V2,
             detached=bool(detached),
             max_retries=max_retries,
-            time_limit=seconds_of(commit_timeout),
+            time_limit=committing.seconds_of(commit_timeout),
         ),
         commit_timeout,
         suspends=store.suspends,
@@ -280,9 +272,7 @@ async def commit_batch(
 
 
 async def drop(
-    base_uri: Address,
-    storage_options: Mapping[str, str] | None = None,
-    ignore_not_found: bool | None = None,
+    base_uri: Address, storage_options: Mapping[str, str] | None = None, ignore_not_found: bool | None = None
 ) -> None:
     """Remove a dataset with all its files.
 
@@ -293,12 +283,12 @@ async def drop(
     files = [one.path for one in await store.list("")]
     manifests = [path for path in files if "_versions/" in path]
     if not files and not ignore_not_found:
-        await forget_versions(store, [])
+        await table.forget_versions(store, [])
         raise NotFoundError(f"no dataset at {store.uri}")
     # Manifests first: what an interrupted removal leaves is no dataset any more.
     await store.delete_many(manifests)
     await store.delete_many([path for path in files if "_versions/" not in path])
-    await forget_versions(store, manifests)
+    await table.forget_versions(store, manifests)
     if isinstance(store, LocalStore):
         store.remove_empty_folders()
 
@@ -316,7 +306,7 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, Evolution, Unbuil
     @property
     def lance_schema(self) -> LanceSchema:
         """Schema with field ids and logical types."""
-        return LanceSchema(self.manifest.schema)
+        return lance_schema.LanceSchema(self.manifest.schema)
 
     @property
     def data_storage_version(self) -> str:
@@ -326,7 +316,7 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, Evolution, Unbuil
     @property
     def max_field_id(self) -> int:
         """Highest field id in use; -1 without columns."""
-        return max_field_id(self.manifest)
+        return table.max_field_id(self.manifest)
 
     @property
     def has_stable_row_ids(self) -> bool:
@@ -345,11 +335,11 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, Evolution, Unbuil
 
     def list_indices(self) -> list[dict[str, Any]]:
         """The segments of the indices."""
-        return list_indices(self.manifest)
+        return index_value.list_indices(self.manifest)
 
     def describe_indices(self) -> list[IndexDescription]:
         """The indices, each with its segments."""
-        return describe_indices(self.manifest)
+        return index_value.describe_indices(self.manifest)
 
     def index_statistics(self, index_name: str) -> dict[str, Any]:
         """Statistics of an index."""
@@ -389,7 +379,7 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, Evolution, Unbuil
 
         Writes deletion files and commits a new version, also when nothing matched.
         """
-        manifest, deleted = await delete_rows(
+        manifest, deleted = await deleting.delete_rows(
             self.snapshot,
             predicate,
             conflict_retries=conflict_retries,
@@ -414,7 +404,7 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, Evolution, Unbuil
         """
         if data_storage_version not in (None, "stable", self.data_storage_version):
             raise UnsupportedError("data_storage_version: new files have the format of the table")
-        manifest, updated = await update_rows(
+        manifest, updated = await updating.update_rows(
             self.snapshot,
             updates,
             where,
@@ -433,12 +423,12 @@ class AsyncLanceDataset(Reading, History, Configuring, Upkeep, Evolution, Unbuil
 
     async def describe_data_file(self, path: str, base_id: int | None = None) -> DataFile:
         """A file that lies in the data folder already, as `DataFile`."""
-        described, _ = await describe_data_file(self, path, base_id)
+        described, _ = await fragments.describe_data_file(self, path, base_id)
         return described
 
     async def fragment_from_file(self, filename: str, fragment_id: int) -> FragmentMetadata:
         """A file that lies in the data folder already, as a fragment that can be committed."""
-        return await fragment_from_file(self, filename, fragment_id)
+        return await fragments.fragment_from_file(self, filename, fragment_id)
 
     # -- counters --------------------------------------------------------------------------------------
 

@@ -21,15 +21,7 @@ from pilum.query.projection import ROW_ADDRESS
 from pilum.query.request import ScanRequest
 from pilum.query.scan import Scan, open_scan, plan_scan
 from pilum.query.snapshot import Snapshot
-from pilum.table import (
-    CommitLock,
-    Delete,
-    Fragment,
-    Manifest,
-    commit,
-    known,
-    write_deletions,
-)
+from pilum.table import CommitLock, Delete, Fragment, Manifest, commit, known, write_deletions
 
 __all__ = ["delete_offsets", "delete_rows", "matching_offsets", "without_rows"]
 

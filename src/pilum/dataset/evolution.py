@@ -14,31 +14,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from pilum import arrays, distinct, imports
-from pilum.dataset.column_files import ColumnFile, add_files
-from pilum.dataset.fragment_writer import remove_fragments
+from pilum import arrays, distinct, imports, table
+from pilum.dataset import column_files, fragment_writer, inputs, schema_changes, updating
+from pilum.dataset import transforms as transforming
 from pilum.dataset.handle import Handle
-from pilum.dataset.inputs import read_input
-from pilum.dataset.schema_changes import (
-    Alteration,
-    altered,
-    path_of,
-    with_columns,
-    without_columns,
-)
-from pilum.dataset.transforms import Joined, Transform, read_live, transform_of
-from pilum.dataset.updating import refuse_blobs
 from pilum.errors import CommitConflictError, InvalidInputError, UnsupportedError
 from pilum.query.request import ScanRequest
 from pilum.query.scan import count, plan_scan
 from pilum.query.snapshot import Snapshot
 from pilum.schema import Field, Schema
-from pilum.table import TOMBSTONE, Fragment, Merge, Operation, Project, encode_roaring, max_field_id
+from pilum.table import TOMBSTONE, Fragment
+
+if TYPE_CHECKING:
+    from pilum.dataset.transforms import Joined, Transform
+    from pilum.table import Operation
 
 __all__ = ["Evolution", "add_to_fragment", "joined_to", "replace_in_fragment"]
 
@@ -58,10 +52,10 @@ class Evolution(Handle):
         if empty is not None:
             await self._add_null_columns(empty)
             return
-        transform = transform_of(transforms, read_columns, reader_schema, batch_size)
+        transform = transforming.transform_of(transforms, read_columns, reader_schema, batch_size)
         manifest = self.manifest
         fragments, schema = await _added(self.snapshot, manifest.fragments, transform)
-        await self._commit_files(Merge(tuple(fragments), schema, preserves_nullability=True), fragments)
+        await self._commit_files(table.Merge(tuple(fragments), schema, preserves_nullability=True), fragments)
 
     async def _add_null_columns(self, added: pa.Schema) -> None:
         for field in added:
@@ -70,8 +64,8 @@ class Evolution(Handle):
         manifest = self.manifest
         if manifest.data_version == (0, 1):
             raise UnsupportedError("columns without values need files of format 2.0 or later")
-        schema, _ = with_columns(manifest.schema, added, max_field_id(manifest) + 1)
-        await self._commit(Merge(manifest.fragments, schema, preserves_nullability=True))
+        schema, _ = schema_changes.with_columns(manifest.schema, added, table.max_field_id(manifest) + 1)
+        await self._commit(table.Merge(manifest.fragments, schema, preserves_nullability=True))
 
     async def merge(
         self, data_obj: Any, left_on: str, right_on: str | None = None, schema: pa.Schema | None = None
@@ -79,24 +73,24 @@ class Evolution(Handle):
         """Add the columns of another table by a key; see `pilum.LanceDataset.merge`."""
         joined = joined_to(data_obj, left_on, right_on, schema)
         fragments, merged = await _added(self.snapshot, self.manifest.fragments, joined)
-        await self._commit_files(Merge(tuple(fragments), merged, preserves_nullability=True), fragments)
+        await self._commit_files(table.Merge(tuple(fragments), merged, preserves_nullability=True), fragments)
 
     async def drop_columns(self, columns: Iterable[str]) -> None:
         """Drop columns; see `pilum.LanceDataset.drop_columns`."""
         if isinstance(columns, str):
             raise TypeError("drop_columns takes a list of names")
-        schema = without_columns(self.manifest.schema, columns)
-        await self._commit(Project(schema, preserves_nullability=True))
+        schema = schema_changes.without_columns(self.manifest.schema, columns)
+        await self._commit(table.Project(schema, preserves_nullability=True))
 
     async def alter_columns(self, *alterations: Mapping[str, Any]) -> None:
         """Rename columns, change whether they allow nulls, give them another type."""
         manifest = self.manifest
-        parsed = [Alteration.parse(one) for one in alterations]
-        outcome = altered(manifest.schema, parsed, max_field_id(manifest) + 1)
+        parsed = [schema_changes.Alteration.parse(one) for one in alterations]
+        outcome = schema_changes.altered(manifest.schema, parsed, table.max_field_id(manifest) + 1)
         for path in outcome.required:
             await self._refuse_nulls(path)
         if not outcome.cast:
-            await self._commit(Project(outcome.schema, preserves_nullability=not outcome.required))
+            await self._commit(table.Project(outcome.schema, preserves_nullability=not outcome.required))
             return
         for index in manifest.indices:
             used = outcome.replaced.intersection(index.fields)
@@ -113,7 +107,7 @@ class Evolution(Handle):
             await self._discard(fragments)
             raise
         await self._commit_files(
-            Merge(tuple(fragments), outcome.schema, preserves_nullability=True), fragments
+            table.Merge(tuple(fragments), outcome.schema, preserves_nullability=True), fragments
         )
 
     async def _refuse_nulls(self, path: tuple[str, ...]) -> None:
@@ -131,11 +125,13 @@ class Evolution(Handle):
         schema = Schema((_only_member(way),), {})
 
         async def values(fragment: Fragment) -> AsyncGenerator[pa.RecordBatch, None]:
-            async for batch in read_live(snapshot, fragment, ["`" + path[0].replace("`", "``") + "`"]):
+            async for batch in transforming.read_live(
+                snapshot, fragment, ["`" + path[0].replace("`", "``") + "`"]
+            ):
                 array = _cast_member(batch.column(0), path[1:], schema.fields[0])
                 yield pa.RecordBatch.from_arrays([array], schema=schema.to_arrow())
 
-        return await add_files(snapshot, fragments, schema, values)
+        return await column_files.add_files(snapshot, fragments, schema, values)
 
     def _check_member(self, path: str, way: Sequence[Field]) -> None:
         """A member of a column gets a file of its own, with the structs and lists around it."""
@@ -160,7 +156,7 @@ class Evolution(Handle):
             raise
 
     async def _discard(self, fragments: Sequence[Fragment]) -> None:
-        await remove_fragments(self.store, _only_new(self.manifest.fragments, fragments))
+        await fragment_writer.remove_fragments(self.store, _only_new(self.manifest.fragments, fragments))
 
 
 def _only_new(before: Sequence[Fragment], after: Sequence[Fragment]) -> list[Fragment]:
@@ -185,9 +181,9 @@ def _null_columns(given: Any) -> pa.Schema | None:
 
 def joined_to(data: Any, left_on: str, right_on: str | None, schema: pa.Schema | None) -> Joined:
     """The columns of another table as new columns."""
-    stream = read_input(data, schema)
+    stream = inputs.read_input(data, schema)
     table = pa.Table.from_batches(list(stream.batches), schema=stream.schema)
-    return Joined(table, left_on, left_on if right_on is None else right_on)
+    return transforming.Joined(table, left_on, left_on if right_on is None else right_on)
 
 
 async def _added(
@@ -198,13 +194,13 @@ async def _added(
     arrow = await transform.schema(snapshot, fragments)
     if not arrow.names:
         raise InvalidInputError("there are no new columns")
-    schema, new = with_columns(manifest.schema, arrow, max_field_id(manifest) + 1)
-    refuse_blobs(new, "add_columns")
-    made = await add_files(snapshot, fragments, new, lambda one: transform.values(snapshot, one))
+    schema, new = schema_changes.with_columns(manifest.schema, arrow, table.max_field_id(manifest) + 1)
+    updating.refuse_blobs(new, "add_columns")
+    made = await column_files.add_files(snapshot, fragments, new, lambda one: transform.values(snapshot, one))
     try:
         transform.end()
     except InvalidInputError:
-        await remove_fragments(snapshot.store, _only_new(fragments, made))
+        await fragment_writer.remove_fragments(snapshot.store, _only_new(fragments, made))
         raise
     return made, schema
 
@@ -260,24 +256,24 @@ async def replace_in_fragment(
     Raises:
         InvalidInputError: the dataset does not have a column, or its type does not fit.
     """
-    table = snapshot.manifest.schema
+    stored = snapshot.manifest.schema
     given = await joined.schema(snapshot, [fragment])
     for field in given:
-        known = path_of(table, field.name)[-1]
+        known = schema_changes.path_of(stored, field.name)[-1]
         if not field.type.equals(known.arrow_type):
             raise InvalidInputError(
                 f"column {field.name!r} is {field.type}, the dataset has {known.arrow_type}"
             )
-    schema = table.project(given.names)
-    refuse_blobs(schema, "update_columns")
+    schema = stored.project(given.names)
+    updating.refuse_blobs(schema, "update_columns")
     compute = imports.load("pyarrow.compute")
     deleted = await snapshot.deletions(fragment)
     live = distinct.difference(np.arange(fragment.physical_rows, dtype=np.uint32), deleted)
     offsets = []
     at = 0
-    async with ColumnFile(snapshot, fragment, schema) as file:
+    async with column_files.ColumnFile(snapshot, fragment, schema) as file:
         columns = {str(number): name for number, name in enumerate([left_on, *given.names])}
-        async for batch in read_live(snapshot, fragment, columns):
+        async for batch in transforming.read_live(snapshot, fragment, columns):
             rows = joined.matches(batch.column(0))
             hit = rows.is_valid()
             new = joined.columns_at(rows)
@@ -297,5 +293,5 @@ async def replace_in_fragment(
         for one in fragment.files
     ]
     changed = replace(fragment, files=(*files, added))
-    bitmap = encode_roaring(np.concatenate([np.empty(0, np.uint32), *offsets]))
+    bitmap = table.encode_roaring(np.concatenate([np.empty(0, np.uint32), *offsets]))
     return changed, sorted(taken), bitmap

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pilum import table
 from pilum.file import Session
 from pilum.io import Store
 from pilum.query.snapshot import Snapshot
-from pilum.table import CommitLock, Manifest, Operation, commit, known, main_store
+from pilum.table import Manifest
+
+if TYPE_CHECKING:
+    from pilum.table import CommitLock, Operation
 
 __all__ = ["Handle", "Settings"]
 
@@ -51,7 +55,7 @@ class Handle:
     @property
     def main(self) -> Store:
         """Store of the main branch, where tags and branches are recorded."""
-        return main_store(self.snapshot.store, self.snapshot.manifest.branch)
+        return table.main_store(self.snapshot.store, self.snapshot.manifest.branch)
 
     @property
     def manifest(self) -> Manifest:
@@ -74,13 +78,13 @@ class Handle:
     async def _commit(self, operation: Operation, properties: Mapping[str, str] | None = None) -> None:
         """Commit an operation computed on this version, and move there."""
         self._move(
-            await commit(
+            await table.commit(
                 self.store,
                 operation,
                 read_version=self.version,
                 properties=properties,
                 commit_lock=self.settings.commit_lock,
-                base=known(self.store, self.manifest),
+                base=table.known(self.store, self.manifest),
             )
         )
 

@@ -7,38 +7,20 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from pilum.dataset.delta import AsyncDatasetDelta
+from pilum import table
+from pilum.dataset import delta, references, transactions
 from pilum.dataset.handle import Handle, Settings
-from pilum.dataset.references import (
-    AsyncBranches,
-    AsyncTags,
-    VersionReference,
-    check_reference,
-    resolve_reference,
-)
-from pilum.dataset.transactions import Transaction, transaction_of
 from pilum.errors import InvalidInputError
 from pilum.io import store_for
 from pilum.query.snapshot import Snapshot
-from pilum.table import (
-    Manifest,
-    Restore,
-    VersionInfo,
-    branch_store,
-    commit,
-    create_branch,
-    deep_clone,
-    describe_versions,
-    latest_version,
-    list_versions,
-    load_manifest,
-    read_transactions,
-    shallow_clone,
-    summarize,
-)
+from pilum.table import Manifest, latest_version, list_versions, load_manifest
 
 if TYPE_CHECKING:
+    from pilum.dataset.delta import AsyncDatasetDelta
+    from pilum.dataset.references import AsyncBranches, AsyncTags, VersionReference
+    from pilum.dataset.transactions import Transaction
     from pilum.io import Store
+    from pilum.table import VersionInfo
 
 __all__ = ["History"]
 
@@ -51,7 +33,7 @@ class History(Handle):
         result: list[dict[str, Any]] = []
         previous: dict[str, int] = {}
         texts: dict[str, str] = {}
-        for one in await describe_versions(self.store):
+        for one in await table.describe_versions(self.store):
             # Many versions in a row may have the same totals.
             if one.summary != previous:
                 previous, texts = one.summary, _texts(one.summary)
@@ -61,7 +43,7 @@ class History(Handle):
     def get_version(self) -> dict[str, Any]:
         """The version of this handle, as `versions` describes it."""
         manifest = self.manifest
-        info = VersionInfo(manifest.version, manifest.timestamp_ns, summarize(manifest))
+        info = table.VersionInfo(manifest.version, manifest.timestamp_ns, table.summarize(manifest))
         return _described(info, _texts(info.summary))
 
     async def version_refs(self) -> list[dict[str, int]]:
@@ -82,7 +64,7 @@ class History(Handle):
         Raises:
             NotFoundError: there is no such version, tag or branch.
         """
-        found = await resolve_reference(self, check_reference(version))
+        found = await references.resolve_reference(self, references.check_reference(version))
         return await self._at(found.store, found.version)
 
     async def _at(self, store: Store, version: int) -> Self:
@@ -102,8 +84,11 @@ class History(Handle):
         """Commit the content of this version as the newest one, and move there."""
         # It replaces whatever is the newest, so it is computed on that.
         newest = await latest_version(self.store)
-        manifest = await commit(
-            self.store, Restore(self.version), read_version=newest, commit_lock=self.settings.commit_lock
+        manifest = await table.commit(
+            self.store,
+            table.Restore(self.version),
+            read_version=newest,
+            commit_lock=self.settings.commit_lock,
         )
         self._move(manifest)
 
@@ -112,12 +97,12 @@ class History(Handle):
     @property
     def tags(self) -> AsyncTags:
         """Names of versions."""
-        return AsyncTags(self)
+        return references.AsyncTags(self)
 
     @property
     def branches(self) -> AsyncBranches:
         """Branches."""
-        return AsyncBranches(self)
+        return references.AsyncBranches(self)
 
     async def create_branch(self, branch: str, reference: VersionReference | None = None) -> Self:
         """Make a branch from a version (by default that of this handle); returns the dataset on it.
@@ -126,10 +111,10 @@ class History(Handle):
             AlreadyExistsError: there is such a branch.
             NotFoundError: there is no such version.
         """
-        found = await resolve_reference(self, reference)
+        found = await references.resolve_reference(self, reference)
         main = self.main
-        manifest = await create_branch(main, branch, found.branch, found.version)
-        return self._with(branch_store(main, branch), manifest)
+        manifest = await table.create_branch(main, branch, found.branch, found.version)
+        return self._with(table.branch_store(main, branch), manifest)
 
     async def shallow_clone(
         self,
@@ -143,9 +128,9 @@ class History(Handle):
             AlreadyExistsError: there is a dataset at the target.
             NotFoundError: there is no such version.
         """
-        found = await resolve_reference(self, reference)
+        found = await references.resolve_reference(self, reference)
         target = store_for(target_path, storage_options)
-        manifest = await shallow_clone(
+        manifest = await table.shallow_clone(
             found.store, found.version, target, ref_name=found.branch, commit_lock=self.settings.commit_lock
         )
         return self._with(target, manifest, Settings(storage_options))
@@ -162,9 +147,9 @@ class History(Handle):
             AlreadyExistsError: there is a dataset at the target.
             NotFoundError: there is no such version.
         """
-        found = await resolve_reference(self, reference)
+        found = await references.resolve_reference(self, reference)
         target = store_for(target_path, storage_options)
-        manifest = await deep_clone(found.store, found.version, target, ref_name=found.branch)
+        manifest = await table.deep_clone(found.store, found.version, target, ref_name=found.branch)
         return self._with(target, manifest, Settings(storage_options))
 
     # -- transactions ----------------------------------------------------------------------------------
@@ -175,15 +160,15 @@ class History(Handle):
         Raises:
             NotFoundError: there is no such version (any more).
         """
-        (stored,) = await read_transactions(self.store, [version])
-        return None if stored is None else transaction_of(stored)
+        (stored,) = await table.read_transactions(self.store, [version])
+        return None if stored is None else transactions.transaction_of(stored)
 
     async def get_transactions(self, recent_transactions: int = 10) -> list[Transaction | None]:
         """What made the newest versions up to this one, newest first."""
         versions = [one for one in await list_versions(self.store) if one <= self.version]
         versions.sort(reverse=True)
-        stored = await read_transactions(self.store, versions[:recent_transactions])
-        return [None if one is None else transaction_of(one) for one in stored]
+        stored = await table.read_transactions(self.store, versions[:recent_transactions])
+        return [None if one is None else transactions.transaction_of(one) for one in stored]
 
     def delta(
         self,
@@ -204,7 +189,7 @@ class History(Handle):
         assert end_version is not None
         if begin_version > end_version:
             raise InvalidInputError(f"delta: version {begin_version} is after {end_version}")
-        return AsyncDatasetDelta(self, begin_version, end_version)
+        return delta.AsyncDatasetDelta(self, begin_version, end_version)
 
 
 def _described(info: VersionInfo, metadata: dict[str, str]) -> dict[str, Any]:

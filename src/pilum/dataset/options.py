@@ -6,13 +6,16 @@ What is not built is refused by name; hints that change no rows are accepted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pilum.dataset.committing import commit_message_properties
+from pilum.dataset import committing, writing
 from pilum.dataset.configuring import auto_cleanup_config
-from pilum.dataset.writing import WriteOptions
 from pilum.errors import InvalidInputError, UnsupportedError
-from pilum.table import CommitLock, NamingScheme
+from pilum.table import NamingScheme
+
+if TYPE_CHECKING:
+    from pilum.dataset.writing import WriteOptions
+    from pilum.table import CommitLock
 
 __all__ = ["check_read_params", "refuse_namespaces", "write_options"]
 
@@ -88,12 +91,12 @@ def write_options(
         data_storage_version = data_storage_version or ("legacy" if use_legacy_format else "stable")
     if max_page_bytes is not None and max_page_bytes < 1:
         raise InvalidInputError(f"max_page_bytes must be at least 1, got {max_page_bytes}")
-    return WriteOptions(
+    return writing.WriteOptions(
         mode=mode,
         max_rows_per_file=max_rows_per_file,
         max_bytes_per_file=max_bytes_per_file,
         data_storage_version=data_storage_version,
-        properties=commit_message_properties(commit_message, transaction_properties) or None,
+        properties=committing.commit_message_properties(commit_message, transaction_properties) or None,
         commit_lock=commit_lock,
         stable_row_ids=enable_stable_row_ids,
         naming=NamingScheme.V2 if enable_v2_manifest_paths else NamingScheme.V1,

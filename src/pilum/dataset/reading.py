@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from pilum import arrays
-from pilum.dataset.bitmap import Bitmap
+from pilum import arrays, imports
+from pilum.dataset import bitmap, fragments
 from pilum.dataset.handle import Handle
 from pilum.dataset.scanning import KNOWN_OPTIONS, AsyncLanceScanner, scan_request
 from pilum.errors import InvalidInputError
@@ -18,6 +17,7 @@ from pilum.query.projection import resolve
 from pilum.query.take import take_positions, take_row_ids
 
 if TYPE_CHECKING:
+    from pilum.dataset.bitmap import Bitmap
     from pilum.dataset.fragments import AsyncLanceFragment
 
 __all__ = ["Reading", "row_positions"]
@@ -95,7 +95,7 @@ class Reading(Handle):
         total = await self.count_rows()
         if not 0 <= num_rows <= total:
             raise InvalidInputError(f"a sample of {num_rows} rows from a dataset of {total} rows")
-        chosen = random.sample(range(total), num_rows)
+        chosen = imports.load("random").sample(range(total), num_rows)
         return await self.take(chosen if randomize_order else sorted(chosen), columns)
 
     def get_fragments(self, filter: Any = None) -> list[AsyncLanceFragment]:
@@ -106,22 +106,18 @@ class Reading(Handle):
         Raises:
             InvalidInputError: another kind of filter.
         """
-        from pilum.dataset.fragments import AsyncLanceFragment
-
         if filter is not None and type(filter).__module__.partition(".")[0] != "pyarrow":
             raise InvalidInputError("get_fragments() does not support a filter")
-        return [AsyncLanceFragment(self, fragment) for fragment in self.snapshot.manifest.fragments]
+        return [fragments.AsyncLanceFragment(self, fragment) for fragment in self.snapshot.manifest.fragments]
 
     def get_fragment(self, fragment_id: int) -> AsyncLanceFragment | None:
         """The fragment with this id, or None."""
-        from pilum.dataset.fragments import AsyncLanceFragment
-
         found = self.snapshot.find(fragment_id)
-        return None if found is None else AsyncLanceFragment(self, found)
+        return None if found is None else fragments.AsyncLanceFragment(self, found)
 
     def fragment_ids(self) -> Bitmap:
         """Ids of the fragments of this version."""
-        return Bitmap(fragment.id for fragment in self.snapshot.manifest.fragments)
+        return bitmap.Bitmap(fragment.id for fragment in self.snapshot.manifest.fragments)
 
 
 def row_positions(indices: Any) -> Any:

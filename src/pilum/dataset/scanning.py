@@ -7,22 +7,23 @@ not built; `AsyncLanceScanner` is a planned scan.  Planning did no I/O; each cal
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.io import QuerySpan
+from pilum.query import explain, request_plan, search
 from pilum.query.analyze import analyze, open_plan, run_measured, run_plan, waterfall_of
-from pilum.query.explain import explain
 from pilum.query.ordering import ColumnOrdering
 from pilum.query.request import Nearest, ScanRequest
-from pilum.query.request_plan import RequestPlan, plan_requests_of
 from pilum.query.scan import count, plan_scan
-from pilum.query.search import plan_search
 from pilum.query.snapshot import Snapshot
-from pilum.query.waterfall import Waterfall
 from pilum.schema import Schema, with_stored_blobs
+
+if TYPE_CHECKING:
+    from pilum.query.request_plan import RequestPlan
+    from pilum.query.waterfall import Waterfall
 
 __all__ = ["KNOWN_OPTIONS", "AsyncLanceScanner", "ColumnOrdering", "scan_request"]
 
@@ -51,12 +52,7 @@ _USED = frozenset(
     }
 )
 # Accepted because they only steer how a read is done, which a scan without indices decides itself.
-_STEERING = frozenset(
-    {
-        "scan_in_order",
-        "use_scalar_index",
-    }
-)
+_STEERING = frozenset({"scan_in_order", "use_scalar_index"})
 # Known, but what they ask for is not built: refused unless they ask for nothing.
 _UNBUILT: Mapping[str, str] = {
     "full_text_query": "full text search",
@@ -123,7 +119,9 @@ class AsyncLanceScanner:
         self.snapshot = snapshot
         self.request = request
         self._plan: Any = (
-            plan_search(snapshot, request) if request.nearest is not None else plan_scan(snapshot, request)
+            search.plan_search(snapshot, request)
+            if request.nearest is not None
+            else plan_scan(snapshot, request)
         )
 
     @property
@@ -163,7 +161,7 @@ class AsyncLanceScanner:
 
     def explain_plan(self, verbose: bool = False) -> str:
         """The plan as an indented tree."""
-        return explain(self._plan, verbose=verbose)
+        return explain.explain(self._plan, verbose=verbose)
 
     async def analyze_plan(self) -> str:
         """Run the scan and return the plan with measured rows, requests, bytes and time of each step."""
@@ -171,7 +169,7 @@ class AsyncLanceScanner:
 
     async def request_plan(self) -> RequestPlan:
         """The requests that running this will make, before anything is read."""
-        return plan_requests_of(self._plan)
+        return request_plan.plan_requests_of(self._plan)
 
     async def waterfall(self) -> Waterfall:
         """Run the scan under a trace: which request waited for what, when."""

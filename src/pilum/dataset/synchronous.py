@@ -11,31 +11,33 @@ import datetime
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pilum.dataset import core
-from pilum.dataset.display import as_html
+from pilum.dataset import core, display
 from pilum.dataset.door.evolution import EvolutionDoor
-from pilum.dataset.door.fragments import LanceFragment
 from pilum.dataset.door.history import HistoryDoor
 from pilum.dataset.door.reading import ReadingDoor
 from pilum.dataset.door.scanner import LanceScanner
 from pilum.dataset.door.upkeep import UpkeepDoor
-from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata
-from pilum.dataset.index_value import IndexDescription
-from pilum.dataset.lance_schema import LanceSchema
-from pilum.dataset.operations import LanceOperation
 from pilum.dataset.options import refuse_namespaces
-from pilum.dataset.transactions import Transaction
 from pilum.dataset.unbuilt import UnbuiltDataset
 from pilum.file import Session
-from pilum.file.synchronous import LanceFileSession
+from pilum.file import synchronous as file_doors
 from pilum.io import address_suspends, run
-from pilum.table import CommitLock, Manifest
+from pilum.table import Manifest
 
-__all__ = ["LanceDataset", "LanceFragment", "LanceScanner", "dataset", "write_dataset", "write_fragments"]
+if TYPE_CHECKING:
+    from pilum.dataset.fragment_metadata import DataFile, FragmentMetadata
+    from pilum.dataset.index_value import IndexDescription
+    from pilum.dataset.lance_schema import LanceSchema
+    from pilum.dataset.operations import LanceOperation
+    from pilum.dataset.transactions import Transaction
+    from pilum.file.synchronous import LanceFileSession
+    from pilum.table import CommitLock
+
+__all__ = ["LanceDataset", "LanceScanner", "dataset", "write_dataset", "write_fragments"]
 
 _HALF_A_MINUTE = datetime.timedelta(seconds=30)
 _HALF_AN_HOUR = datetime.timedelta(seconds=1800)
@@ -334,7 +336,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
         return repr(self.aio).replace("AsyncLance", "Lance", 1)
 
     def _repr_html_(self) -> str:
-        return as_html(self.uri, self.aio.manifest)
+        return display.as_html(self.uri, self.aio.manifest)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self.own_class().of, (self.aio,)
@@ -586,7 +588,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
 
     def new_file_session(self) -> LanceFileSession:
         """A session on the folder of the data files."""
-        return LanceFileSession(self.aio.store.uri + "/data", self.aio.settings.storage_options)
+        return file_doors.LanceFileSession(self.aio.store.uri + "/data", self.aio.settings.storage_options)
 
     # -- counters --------------------------------------------------------------------------------------
 

@@ -27,28 +27,14 @@ from pilum.dataset.deleting import without_rows
 from pilum.dataset.fragment_writer import FragmentWriter, remove_fragments
 from pilum.dataset.retrying import starting_over
 from pilum.dataset.writing import WriteOptions, append_version
-from pilum.errors import (
-    CommitConflictError,
-    ExecutionError,
-    InvalidInputError,
-    UnsupportedError,
-)
-from pilum.query.late import parse_projection
+from pilum.errors import CommitConflictError, ExecutionError, InvalidInputError, UnsupportedError
+from pilum.query import binding
 from pilum.query.projection import ROW_ADDRESS, ROW_ID
 from pilum.query.request import ScanRequest
 from pilum.query.scan import open_scan, plan_scan
 from pilum.query.snapshot import Snapshot
 from pilum.schema import Field, Schema
-from pilum.table import (
-    CommitLock,
-    Fragment,
-    Manifest,
-    RowIdSequence,
-    Update,
-    commit,
-    encode_row_ids,
-    known,
-)
+from pilum.table import CommitLock, Fragment, Manifest, RowIdSequence, Update, commit, encode_row_ids, known
 
 __all__ = ["evaluated", "refuse_blobs", "update_rows"]
 
@@ -188,7 +174,7 @@ class _Changes:
             raise InvalidInputError(
                 f"update: no column named {unknown[0]!r} (columns: {', '.join(list(known)[:20])})"
             )
-        bound = dict(zip(updates, parse_projection(updates, schema), strict=True))
+        bound = dict(zip(updates, binding.parse_projection(updates, schema), strict=True))
         fields = {name: known[name] for name in updates}
         ids = sorted(one.id for field in fields.values() for one in field.walk())
         changes = cls(bound, fields, tuple(ids))

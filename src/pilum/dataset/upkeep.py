@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pilum import arrays
+from pilum import arrays, table
+from pilum.dataset import transactions, upkeep_values
 from pilum.dataset.handle import Handle
-from pilum.dataset.operations import DatasetBasePath
-from pilum.dataset.transactions import base_path_of, stored_base
 from pilum.errors import NotFoundError, UnsupportedError
-from pilum.file import open_file
-from pilum.file.details import describe, statistics_of
-from pilum.table import (
-    CleanupResult,
-    UpdateBases,
-    all_files,
-    cleanup,
-    data_file_location,
-    list_branches,
-    migrate_names_to_v2,
-    open_location,
-    tracked_files,
-    validate,
-)
+from pilum.file import details, open_file
+
+if TYPE_CHECKING:
+    from pilum.dataset.operations import DatasetBasePath
+    from pilum.dataset.upkeep_values import CleanupExplanation, CleanupStats, DataStatistics
+    from pilum.table import CleanupResult
 
 __all__ = [
     "AsyncLanceStats",
-    "CleanupCandidateFile",
-    "CleanupExplanation",
-    "CleanupReferencedBranch",
-    "CleanupStats",
-    "DataStatistics",
-    "FieldStatistics",
     "Upkeep",
 ]
 
@@ -58,114 +42,11 @@ _TRACKED = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class CleanupStats:
-    """What a cleanup removed.
-
-    Attributes:
-        bytes_removed: bytes of all files.
-        old_versions: number of versions.
-        data_files_removed, transaction_files_removed, index_files_removed, deletion_files_removed: numbers of
-            files.
-        failed_deletes: files that could not be removed.
-    """
-
-    bytes_removed: int = 0
-    old_versions: int = 0
-    data_files_removed: int = 0
-    transaction_files_removed: int = 0
-    index_files_removed: int = 0
-    deletion_files_removed: int = 0
-    failed_deletes: int = 0
-
-
-@dataclass(frozen=True)
-class CleanupCandidateFile:
-    """A file that a cleanup would remove.
-
-    Attributes:
-        path: key below the dataset.
-        kind: ``manifest``, ``data``, ``deletion``, ``transaction`` or ``index``.
-        size_bytes: its size.
-        unverified: whether no version ever named it, so that only its age speaks for removing it.
-    """
-
-    path: str
-    kind: str
-    size_bytes: int
-    unverified: bool
-
-
-@dataclass(frozen=True)
-class CleanupReferencedBranch:
-    """A branch whose versions keep files of this one.
-
-    Attributes:
-        name: of the branch.
-        referenced_version: version it was made from.
-        cleanup_candidate: whether the cleanup would remove that version.
-    """
-
-    name: str
-    referenced_version: int
-    cleanup_candidate: bool
-
-
-@dataclass(frozen=True)
-class CleanupExplanation:
-    """What a cleanup would do.
-
-    Attributes:
-        read_version: version it was computed on.
-        stats: what it would remove.
-        candidate_files: the files, when they were asked for.
-        candidate_file_limit: how many at most.
-        candidate_files_truncated: whether there are more.
-        referenced_branches: branches that keep files of this one.
-        warnings: what to think of before.
-    """
-
-    read_version: int
-    stats: CleanupStats
-    candidate_files: list[CleanupCandidateFile] = field(default_factory=list)
-    candidate_file_limit: int = 1000
-    candidate_files_truncated: bool = False
-    referenced_branches: list[CleanupReferencedBranch] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass
-class FieldStatistics:
-    """What a field takes on disk.
-
-    Attributes:
-        id: of the field.
-        bytes_on_disk: bytes of its pages, compressed.
-    """
-
-    id: int
-    bytes_on_disk: int
-
-
-@dataclass
-class DataStatistics:
-    """What the data takes on disk.
-
-    Attributes:
-        fields: one entry for each field, in the order of the schema.
-    """
-
-    fields: list[FieldStatistics]
-
-
 class Upkeep(Handle):
     """The calls of `AsyncLanceDataset` that look after the table."""
 
     async def cleanup_old_versions(
-        self,
-        older_than: datetime.timedelta | None = None,
-        retain_versions: int | None = None,
-        **options: Any,
+        self, older_than: datetime.timedelta | None = None, retain_versions: int | None = None, **options: Any
     ) -> CleanupStats:
         """Remove old versions and what only they need; see `pilum.LanceDataset.cleanup_old_versions`."""
         return _stats(await self._cleanup(older_than, retain_versions, **options))
@@ -183,19 +64,21 @@ class Upkeep(Handle):
         result = await self._cleanup(older_than, retain_versions, dry_run=True, **options)
         kinds = {"data file": "data", "deletion file": "deletion", "transaction file": "transaction"}
         files = [
-            CleanupCandidateFile(
+            upkeep_values.CleanupCandidateFile(
                 one.path, kinds.get(one.kind, one.kind.split()[0]), one.size, not one.verified
             )
             for one in result.files
         ]
         own = self.manifest.branch
         branches = [
-            CleanupReferencedBranch(name, branch.parent_version, branch.parent_version in result.versions)
-            for name, branch in (await list_branches(self.main)).items()
+            upkeep_values.CleanupReferencedBranch(
+                name, branch.parent_version, branch.parent_version in result.versions
+            )
+            for name, branch in (await table.list_branches(self.main)).items()
             if branch.parent_branch == own
         ]
         warnings = ["files are listed that no version names"] if any(one.unverified for one in files) else []
-        return CleanupExplanation(
+        return upkeep_values.CleanupExplanation(
             self.version,
             _stats(result),
             files[:max_files] if include_files else [],
@@ -209,7 +92,7 @@ class Upkeep(Handle):
         self, older_than: datetime.timedelta | None, retain_versions: int | None, **options: Any
     ) -> CleanupResult:
         options.pop("delete_concurrency", None)  # files are removed one after the other
-        return await cleanup(
+        return await table.cleanup(
             self.store,
             older_than=older_than,
             retain_versions=retain_versions,
@@ -223,11 +106,11 @@ class Upkeep(Handle):
         Raises:
             CorruptFileError: something is wrong; the message says everything that was found.
         """
-        await validate(self.store, self.manifest)
+        await table.validate(self.store, self.manifest)
 
     async def all_files(self) -> pa.Table:
         """All files below the dataset: ``base_uri``, ``path``, ``size_bytes``, ``last_modified``."""
-        found = await all_files(self.store)
+        found = await table.all_files(self.store)
         return pa.table(
             [
                 _repeated(self.store.uri, len(found), pa.int32()),
@@ -244,7 +127,7 @@ class Upkeep(Handle):
         self, *, min_version: int | None = None, progress: Callable[[int, int], Any] | None = None
     ) -> pa.Table:
         """The files that versions name: ``version``, ``base_uri``, ``path``, ``type``."""
-        found = await tracked_files(self.store, min_version=min_version or 0, progress=progress)
+        found = await table.tracked_files(self.store, min_version=min_version or 0, progress=progress)
         return pa.table(
             [
                 arrays.from_python([version for version, _ in found], pa.int64()),
@@ -261,19 +144,20 @@ class Upkeep(Handle):
 
     def base_paths(self) -> dict[int, DatasetBasePath]:
         """Other places where files of the dataset lie, by their ids."""
-        return {one.id: base_path_of(one) for one in self.manifest.base_paths}
+        return {one.id: transactions.base_path_of(one) for one in self.manifest.base_paths}
 
     async def add_bases(
         self, new_bases: Iterable[DatasetBasePath], transaction_properties: Mapping[str, str] | None = None
     ) -> None:
         """Commit further places where files of the dataset may lie."""
         await self._commit(
-            UpdateBases(tuple([stored_base(one) for one in new_bases])), transaction_properties
+            table.UpdateBases(tuple([transactions.stored_base(one) for one in new_bases])),
+            transaction_properties,
         )
 
     async def migrate_manifest_paths_v2(self) -> None:
         """Give all manifests names of the second scheme.  Not safe beside other writers."""
-        await migrate_names_to_v2(self.store)
+        await table.migrate_names_to_v2(self.store)
 
     @property
     def stats(self) -> AsyncLanceStats:
@@ -288,7 +172,7 @@ def _repeated(text: str, count: int, index: pa.DataType) -> pa.Array:
 
 
 def _stats(result: CleanupResult) -> CleanupStats:
-    return CleanupStats(
+    return upkeep_values.CleanupStats(
         result.bytes_removed,
         result.old_versions,
         result.data_files_removed,
@@ -320,14 +204,18 @@ class AsyncLanceStats:
         totals = {one.id: 0 for one in handle.manifest.schema.walk()}
         for fragment in handle.manifest.fragments:
             for file in fragment.files:
-                location = data_file_location(handle.store.uri, handle.manifest, file)
-                store = open_location(handle.store, location.uri)
+                location = table.data_file_location(handle.store.uri, handle.manifest, file)
+                store = table.open_location(handle.store, location.uri)
                 reader = await open_file(store, location.key, size=file.size or None)
-                columns = statistics_of(await describe(reader, reader.schema.to_arrow())).columns
+                columns = details.statistics_of(
+                    await details.describe(reader, reader.schema.to_arrow())
+                ).columns
                 for field_id, column in zip(file.fields, file.column_indices, strict=False):
                     if field_id in totals and 0 <= column < len(columns):
                         totals[field_id] += columns[column].size_bytes
-        return DataStatistics([FieldStatistics(one, size) for one, size in totals.items()])
+        return upkeep_values.DataStatistics(
+            [upkeep_values.FieldStatistics(one, size) for one, size in totals.items()]
+        )
 
     def index_stats(self, index_name: str) -> dict[str, Any]:
         """Statistics of an index.

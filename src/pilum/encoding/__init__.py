@@ -9,14 +9,56 @@ writes a page.  Inside: page layouts (``miniblock``, ``fullzip``, ``constant``),
 they run (``kernels``).
 """
 
-from pilum.encoding.blob import descriptors_of
-from pilum.encoding.blob import encode as encode_blobs
-from pilum.encoding.column_rows import ColumnRows, column_rows
-from pilum.encoding.options import EncodeOptions
-from pilum.encoding.page import Decoded, EncodedPage, LeafRows, PageDecoder, PageRead, PageSource, Range, Rows
-from pilum.encoding.pages import cut_to_budget, encode_page, open_page
-from pilum.encoding.prepared_blobs import inline_values, stored_blobs
-from pilum.encoding.structure import assemble, merge, row_factors, shred, size_of, slice_rows
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pilum import imports
+
+if TYPE_CHECKING:
+    from pilum.encoding.assembly import assemble
+    from pilum.encoding.blob import descriptors_of
+    from pilum.encoding.column_rows import ColumnRows
+    from pilum.encoding.options import EncodeOptions
+    from pilum.encoding.page import (
+        Decoded,
+        EncodedPage,
+        LeafRows,
+        PageDecoder,
+        PageRead,
+        PageSource,
+        Range,
+        Rows,
+    )
+    from pilum.encoding.pages import cut_to_budget, encode_page, open_page
+    from pilum.encoding.structure import merge, row_factors, shred, size_of, slice_rows
+else:
+    __getattr__, __dir__ = imports.late(
+        __name__,
+        {
+            "assembly": ("assemble",),
+            "blob": ("descriptors_of",),
+            "column_rows": ("ColumnRows",),
+            "constant": (),
+            "dictionaries": (),
+            "options": ("EncodeOptions",),
+            "page": (
+                "Decoded",
+                "EncodedPage",
+                "LeafRows",
+                "PageDecoder",
+                "PageRead",
+                "PageSource",
+                "Range",
+                "Rows",
+            ),
+            "pages": ("cut_to_budget", "encode_page", "open_page"),
+            "prepared_blobs": (),
+            "selection": (),
+            "sparse": (),
+            "structure": ("merge", "row_factors", "shred", "size_of", "slice_rows"),
+        },
+    )
 
 __all__ = [
     "ColumnRows",
@@ -30,17 +72,13 @@ __all__ = [
     "Range",
     "Rows",
     "assemble",
-    "column_rows",
     "cut_to_budget",
     "descriptors_of",
-    "encode_blobs",
     "encode_page",
-    "inline_values",
     "merge",
     "open_page",
     "row_factors",
     "shred",
     "size_of",
     "slice_rows",
-    "stored_blobs",
 ]

@@ -23,6 +23,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from pilum.encoding import dictionaries
 from pilum.encoding.kernels import ranges
 from pilum.encoding.kernels.memory import empty
 from pilum.errors import InvalidInputError, UnsupportedError
@@ -303,9 +304,7 @@ def concat_blocks(blocks: list[Block]) -> Block:
         members = zip(*(b.children for b in structs), strict=True)
         return StructBlock(tuple(concat_blocks(list(member)) for member in members), count)
     if isinstance(first, DictionaryBlock):
-        from pilum.encoding.dictionaries import unify
-
-        return unify(cast("list[DictionaryBlock]", blocks))
+        return dictionaries.unify(cast("list[DictionaryBlock]", blocks))
     return NullBlock(count)
 
 

@@ -34,7 +34,7 @@ from pilum.encoding.miniblock_pick import FEW, Picked, Picker
 from pilum.encoding.miniblock_rows import RowIndex
 from pilum.encoding.page import Decoded, PageDecoder, Range
 
-__all__ = ["ColumnRows", "column_rows"]
+__all__ = ["ColumnRows", "together"]
 
 _MOST_ITEMS = 4 << 20  # bytes of dictionaries that are joined
 
@@ -158,7 +158,7 @@ def _joined_items(pages: Sequence[MiniBlockDecoder]) -> tuple[Block | None, Ints
     return (concat_blocks([*dictionaries]) if len(kinds) == 1 else None), starts
 
 
-def column_rows(pages: Sequence[PageDecoder]) -> ColumnRows | None:
+def together(pages: Sequence[PageDecoder]) -> ColumnRows | None:
     """What reads scattered rows of a column; None if its pages are not alike, or too few.
 
     Args:

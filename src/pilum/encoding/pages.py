@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pilum import imports
-from pilum.encoding import constant, levels, selection
+from pilum.encoding import constant, dictionaries, levels, selection, structure
 from pilum.encoding.blocks import (
     Block,
     DictionaryBlock,
@@ -28,11 +28,9 @@ from pilum.encoding.blocks import (
     VariableBlock,
     decode_dictionary,
 )
+from pilum.encoding.codecs import packed_struct
 from pilum.encoding.codecs.base import EncodeOptions
-from pilum.encoding.codecs.packed_struct import is_fixed
-from pilum.encoding.dictionaries import compacted, dictionary_of
 from pilum.encoding.page import EncodedPage, LeafRows, PageDecoder, PageSource
-from pilum.encoding.structure import slice_rows
 from pilum.errors import CorruptFileError, InvalidInputError
 
 __all__ = ["LAYOUTS", "cut_to_budget", "encode_page", "open_page"]
@@ -111,10 +109,10 @@ def _with_dictionary(rows: LeafRows, options: EncodeOptions) -> LeafRows:
     if isinstance(block, DictionaryBlock):
         # full-zip has no dictionaries
         plain = _too_many_levels(rows, options)
-        return replace(rows, block=decode_dictionary(block) if plain else compacted(block))
+        return replace(rows, block=decode_dictionary(block) if plain else dictionaries.compacted(block))
     if not isinstance(block, FixedBlock | VariableBlock) or _too_many_levels(rows, options):
         return rows
-    found = dictionary_of(block, options)
+    found = dictionaries.dictionary_of(block, options)
     return rows if found is None else replace(rows, block=found)
 
 
@@ -131,7 +129,7 @@ def cut_to_budget(rows: LeafRows, options: EncodeOptions) -> list[LeafRows]:
     parts, at = [], 0
     while at < rows.num_rows:
         stop = max(at + 1, int(np.searchsorted(begins, begins[at] + _MAX_LEVELS, "right")) - 1)
-        parts.append(slice_rows(rows, at, stop - at))
+        parts.append(structure.slice_rows(rows, at, stop - at))
         at = stop
     return parts
 
@@ -140,9 +138,11 @@ def choose_layout(rows: LeafRows, options: EncodeOptions, structural: str | None
     """Mini-block or full-zip (4.6, steps 4, 8 and 9) for rows that are not constant."""
     if isinstance(rows.block, DictionaryBlock):
         return "miniblock"
-    if isinstance(rows.block, StructBlock) and (options.version < (2, 3) or not is_fixed(rows.block)):
+    if isinstance(rows.block, StructBlock) and (
+        options.version < (2, 3) or not packed_struct.is_fixed(rows.block)
+    ):
         # one codec has a mini-block form only, the other a full-zip form only
-        return "miniblock" if is_fixed(rows.block) else "fullzip"
+        return "miniblock" if packed_struct.is_fixed(rows.block) else "fullzip"
     longest = selection.longest_value(rows.block)
     if _too_many_levels(rows, options) or (options.version < (2, 2) and longest > _LONGEST_IN_2_1):
         return "fullzip" if _zippable(rows.block) else "miniblock"

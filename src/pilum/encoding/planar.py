@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
+from pilum.encoding import sparse
 from pilum.encoding.page import PageDecoder, PageSource
 from pilum.errors import CorruptFileError, UnsupportedError
 
@@ -26,7 +27,6 @@ def decoder(source: PageSource, version: tuple[int, int]) -> PageDecoder:
         CorruptFileError: the layout contradicts itself, or stands in a file of another version.
         UnsupportedError: a pair of planes that no release is known to write.
     """
-    from pilum.encoding import sparse
     from pilum.encoding.pages import open_page
 
     if version < (2, 3):

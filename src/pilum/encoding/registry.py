@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pilum import imports
+from pilum.encoding import selection
 from pilum.encoding.blocks import Block, Bytes, FixedBlock
 from pilum.encoding.codecs.base import (
     BlocksEncoded,
@@ -168,29 +169,21 @@ def decode_blocks(ce: Any, chunks: ChunkSet, counts: Ints) -> FixedBlock:
 
 def encode_miniblock(block: Block, options: EncodeOptions) -> MiniBlockEncoded:
     """Position M with the codec that `selection` picks."""
-    from pilum.encoding import selection
-
     return selection.choose_miniblock(block, options).encode_miniblock(block, options)
 
 
 def encode_values(block: Block, options: EncodeOptions) -> tuple[Values, Any]:
     """Position V with the codec that `selection` picks."""
-    from pilum.encoding import selection
-
     return selection.choose_values(block, options).encode_values(block, options)
 
 
 def encode_block(block: Block, options: EncodeOptions) -> tuple[Bytes, Any]:
     """Position B with the codec that `selection` picks."""
-    from pilum.encoding import selection
-
     return selection.choose_block(block, options).encode_block(block, options)
 
 
 def encode_levels(levels: np.ndarray[Any, Any], counts: Ints, options: EncodeOptions) -> BlocksEncoded:
     """Levels of a page (uint16), cut into ``counts[c]`` levels per chunk: one codec for all chunks."""
-    from pilum.encoding import selection
-
     options = EncodeOptions(version=options.version)  # the metadata of the field says nothing about levels
     data = np.ascontiguousarray(levels, dtype="<u2").view(np.uint8)
     block = FixedBlock(16, data, len(levels))

@@ -31,12 +31,7 @@ from pilum.file.writer import PAGE_BYTES, FileWriter
 from pilum.io import Store, store_for
 from pilum.schema import Schema, with_extensions
 
-__all__ = [
-    "AsyncLanceFileReader",
-    "AsyncLanceFileWriter",
-    "AsyncReaderResults",
-    "stable_version",
-]
+__all__ = ["AsyncLanceFileReader", "AsyncLanceFileWriter", "AsyncReaderResults", "stable_version"]
 
 _STABLE = "2.2"
 _VERSIONS = {

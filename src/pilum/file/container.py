@@ -22,6 +22,7 @@ from typing import Any
 
 from pilum.encoding import PageSource, Range
 from pilum.errors import CorruptFileError, UnsupportedError, located
+from pilum.proto.lazy import planar_pb2
 
 __all__ = [
     "ALIGNMENT",
@@ -180,8 +181,6 @@ def _layout_of(data: bytes) -> Any:
         wrapped = AnyMessage.FromString(data)
         _, slash, name = wrapped.type_url.rpartition("/")
         if slash and name == PLANAR_LAYOUT_URL[1:]:
-            from pilum.proto import planar_pb2
-
             return planar_pb2.PlanarLayout.FromString(wrapped.value)
         if not slash or name != PAGE_LAYOUT_URL[1:]:
             raise CorruptFileError(
@@ -213,11 +212,7 @@ def column_encoding() -> bytes:
 
 
 def closing_sections(
-    descriptor: bytes,
-    columns: list[bytes],
-    user_buffers: list[Range],
-    start: int,
-    version: tuple[int, int],
+    descriptor: bytes, columns: list[bytes], user_buffers: list[Range], start: int, version: tuple[int, int]
 ) -> bytes:
     """Everything from global buffer 0 to the footer, for a file whose data ends at ``start`` (aligned).
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pilum.errors import CorruptFileError, UnsupportedError
 from pilum.file.generic import GenericReader
 from pilum.file.metadata import FileMetadata
+from pilum.proto.lazy import array_encodings_pb2, planar_pb2
 
 __all__ = [
     "LanceBufferDescriptor",
@@ -173,7 +174,7 @@ def _buffers(message: Any) -> list[LanceBufferDescriptor]:
 def _encoding(page: Any) -> str:
     from google.protobuf.any_pb2 import Any as AnyMessage
 
-    from pilum.proto import array_encodings_pb2, encodings_pb2, planar_pb2
+    from pilum.proto import encodings_pb2
 
     wrapped = AnyMessage.FromString(page.encoding.direct.encoding)
     kinds: dict[str, Any] = {

@@ -13,11 +13,6 @@ _NAMES = (
     "pilum.proto.container_pb2",
     "pilum.proto.encodings_pb2",
     "pilum.proto.table_pb2",
-    "pilum.encoding.registry",
-    "pilum.encoding.selection",
-    "pilum.encoding.dictionaries",
-    "pilum.encoding.codecs.general",
-    "pilum.file.stream",
 )
 _ready = False
 

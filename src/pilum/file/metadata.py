@@ -22,16 +22,19 @@ import struct
 from collections.abc import Iterator
 from functools import lru_cache
 from operator import add
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pilum.encoding import ColumnRows, PageDecoder, Range, Rows, column_rows, open_page
+from pilum.encoding import PageDecoder, Range, Rows, column_rows, open_page
 from pilum.errors import CorruptFileError, PilumError, UnsupportedError, located
 from pilum.file.container import FOOTER_SIZE, Footer, parse_column, parse_footer, parse_table
 from pilum.io import Store
 from pilum.schema import Schema, parse_file_descriptor
+
+if TYPE_CHECKING:
+    from pilum.encoding import ColumnRows
 
 __all__ = [
     "Column",
@@ -110,8 +113,8 @@ class Column:
     def together(self) -> ColumnRows | None:
         """What reads scattered rows of all pages in one pass, if that can be."""
         if self._together is True and self.ready:
-            self._together = column_rows(self.pages)
-        return self._together if isinstance(self._together, ColumnRows) else None
+            self._together = column_rows.together(self.pages)
+        return None if isinstance(self._together, bool) else self._together
 
     def overlapping(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
         """(page number, rows within that page) for the pages that hold some of ``rows``."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pilum.file import v0_1, v2_0
 from pilum.file.container import LegacyFileError
-from pilum.file.generic import GenericReader
 from pilum.file.late import prepare
 from pilum.file.metadata import FileMetadata, keep_bytes, load_metadata
 from pilum.file.reader import FileReader
@@ -20,6 +20,7 @@ from pilum.schema import Schema
 
 if TYPE_CHECKING:
     from pilum.file.cache import Cache
+    from pilum.file.generic import GenericReader
 
 __all__ = ["open_file"]
 
@@ -97,15 +98,13 @@ async def open_file(
         else:
             metadata = await cache.in_flight.once(key, load)
     if not isinstance(metadata, FileMetadata):
-        from pilum.file.v0_1 import FileReader01
-
-        return await FileReader01.open(
+        return await v0_1.FileReader01.open(
             store, path, size=size, schema=schema, fields=fields, cache=cache, body=body
         )
     if metadata.footer.version >= (2, 1):
         return await FileReader.of_metadata(
             store, path, metadata, schema, fields, column_indices, cache, body
         )
-    from pilum.file.v2_0 import FileReader20
-
-    return await FileReader20.of_metadata(store, path, metadata, schema, fields, column_indices, cache, body)
+    return await v2_0.FileReader20.of_metadata(
+        store, path, metadata, schema, fields, column_indices, cache, body
+    )

@@ -22,6 +22,7 @@ import pyarrow as pa
 from pilum import arrays
 from pilum.encoding import Decoded, Range, Rows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError
+from pilum.file import stream
 from pilum.file.in_flight import wait_for
 from pilum.file.late import prepare
 from pilum.file.metadata import Column, FileMetadata, keep_bytes, load_metadata, metadata_of_body, relocated
@@ -349,8 +350,6 @@ class FileReader:
         projection: Schema | Sequence[str] | None = None,
     ) -> AsyncGenerator[ReadTask, None]:
         """A primed stream of `ReadTask`: a row count and an awaitable that gives the batch.  See `stream`."""
-        from pilum.file import stream
-
         return await stream.read_tasks(self, selection, batch_size, projection)
 
     async def read_stream(
@@ -367,8 +366,6 @@ class FileReader:
         projection: Schema | Sequence[str] | None = None,
     ) -> AsyncGenerator[pa.RecordBatch, None]:
         """A primed stream of batches of some columns, in row order.  See `stream`."""
-        from pilum.file import stream
-
         return await stream.read_stream(self, selection, batch_size, batch_readahead, projection)
 
     async def read_range(

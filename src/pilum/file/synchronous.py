@@ -14,12 +14,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from pilum.file.api import (
-    AsyncLanceFileReader,
-    AsyncLanceFileWriter,
-    AsyncReaderResults,
-    locate,
-)
+from pilum.file.api import AsyncLanceFileReader, AsyncLanceFileWriter, AsyncReaderResults, locate
 from pilum.file.details import LanceFileMetadata, LanceFileStatistics
 from pilum.file.folder import AsyncLanceFileSession, ListResult
 from pilum.file.synchronous_blobs import DedicatedBlobWriter, PackedBlobWriter

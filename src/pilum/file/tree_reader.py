@@ -19,6 +19,7 @@ import pyarrow as pa
 from pilum.encoding import Decoded, Range, Rows, shred
 from pilum.encoding.v2_0 import ArrayRead, Column
 from pilum.errors import CorruptFileError, PilumError
+from pilum.file import stream
 from pilum.file.metadata import relocated
 from pilum.file.plan import DAMAGE
 from pilum.file.reader import OFFLOAD_BYTES
@@ -254,8 +255,6 @@ class TreeReader:
         projection: Schema | Sequence[str] | None = None,
     ) -> AsyncGenerator[ReadTask, None]:
         """A primed stream of `ReadTask`: a row count and an awaitable that gives the batch.  See `stream`."""
-        from pilum.file import stream
-
         return await stream.read_tasks(self, selection, batch_size, projection)
 
     async def read_stream(
@@ -272,8 +271,6 @@ class TreeReader:
         projection: Schema | Sequence[str] | None = None,
     ) -> AsyncGenerator[pa.RecordBatch, None]:
         """A primed stream of batches of some columns, in row order.  See `stream`."""
-        from pilum.file import stream
-
         return await stream.read_stream(self, selection, batch_size, batch_readahead, projection)
 
     async def read_range(

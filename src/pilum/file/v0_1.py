@@ -31,6 +31,7 @@ from pilum.file.metadata import relocated
 from pilum.file.plan import DAMAGE
 from pilum.file.tree_reader import TreeProjection, TreeReader
 from pilum.io import Bytes, Store
+from pilum.proto.lazy import legacy_file_pb2, table_pb2
 from pilum.schema import Schema
 
 if TYPE_CHECKING:
@@ -351,8 +352,6 @@ async def _load(
     store: Store, path: str, size: int | None, fields: Sequence[int], body: Bytes | None
 ) -> LegacyMetadata:
     from google.protobuf.message import DecodeError
-
-    from pilum.proto import legacy_file_pb2, table_pb2
 
     if body is not None:
         tail, size = body, len(body)

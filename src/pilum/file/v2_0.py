@@ -19,6 +19,7 @@ from pilum.file.metadata import FileMetadata, load_metadata, relocated
 from pilum.file.plan import DAMAGE
 from pilum.file.tree_reader import Mapping, TreeProjection, TreeReader
 from pilum.io import Bytes, Store
+from pilum.proto.lazy import array_encodings_pb2
 from pilum.schema import Field, Schema, column_fields
 
 if TYPE_CHECKING:
@@ -301,8 +302,6 @@ def _unwrapped(data: bytes, expected: str) -> bytes:
 @lru_cache(maxsize=512)
 def _array_encoding(data: bytes) -> Any:
     from google.protobuf.message import DecodeError
-
-    from pilum.proto import array_encodings_pb2
 
     try:
         return array_encodings_pb2.ArrayEncoding.FromString(_unwrapped(data, _ARRAY_ENCODING))

@@ -30,20 +30,20 @@ from pilum.encoding import (
     EncodedPage,
     EncodeOptions,
     LeafRows,
+    blob,
     cut_to_budget,
     descriptors_of,
-    encode_blobs,
     encode_page,
-    inline_values,
     merge,
+    prepared_blobs,
     shred,
     size_of,
-    stored_blobs,
 )
 from pilum.encoding.blocks import DictionaryBlock, VariableBlock, block_bytes
 from pilum.encoding.dictionaries import same_items
 from pilum.encoding.kernels import ranges
 from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.file import writer_v2_0
 from pilum.file.container import ALIGNMENT, closing_sections, column_encoding, page_encoding
 from pilum.file.late import prepare
 from pilum.file.storable import accepts, check_storable
@@ -179,9 +179,7 @@ class FileWriter:
         """
         prepare()
         if version == (2, 0):
-            from pilum.file.writer_v2_0 import FileWriter20
-
-            return await FileWriter20.create(store, path, schema, page_bytes=page_bytes)
+            return await writer_v2_0.FileWriter20.create(store, path, schema, page_bytes=page_bytes)
         if version not in WRITABLE_VERSIONS:
             raise UnsupportedError(
                 f"file format {version[0]}.{version[1]} cannot be written; use 2.0, 2.1 or 2.2"
@@ -209,7 +207,8 @@ class FileWriter:
                     if leaf.blob:
                         rows = await self._store_blobs(rows)
                     elif leaf.prepared:
-                        rows = stored_blobs(rows, await self._store_values(inline_values(rows), rows))
+                        values = prepared_blobs.inline_values(rows)
+                        rows = prepared_blobs.stored_blobs(rows, await self._store_values(values, rows))
                     if leaf.waiting and _must_end(leaf, rows):
                         due += _pages_of(leaf)
                     leaf.add(rows)
@@ -376,8 +375,8 @@ def _leaf_column(top: Field, leaf: Field, version: tuple[int, int], *, prepared:
     if leaf.children:
         members = tuple(_options(child, version) for child in leaf.children)
         options = dataclasses.replace(options, members=members)
-    blob = leaf.is_blob and not leaf.children
-    return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY), blob, prepared)
+    is_blob = leaf.is_blob and not leaf.children
+    return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY), is_blob, prepared)
 
 
 def _options(field: Field, version: tuple[int, int]) -> EncodeOptions:
@@ -419,7 +418,7 @@ def _groups(ends: npt.NDArray[np.int64]) -> Iterator[int]:
 
 async def _encode(due: _Due) -> EncodedPage:
     if due.column.blob:
-        return encode_blobs(due.rows, due.column.options)
+        return blob.encode(due.rows, due.column.options)
     return encode_page(due.rows, options=due.column.options, structural=due.column.structural)
 
 

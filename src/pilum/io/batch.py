@@ -163,11 +163,7 @@ _KERNEL = Kernel(
     read_files_numba,
     "void(r.u1, r.i8, r.i8, r.i8, u1, r.i8, i8)",
     small=64 << 10,
-    externals={
-        "c_open": "i4 open(p, i4)",
-        "c_pread": "p pread(i4, p, p, i8)",
-        "c_close": "i4 close(i4)",
-    },
+    externals={"c_open": "i4 open(p, i4)", "c_pread": "p pread(i4, p, p, i8)", "c_close": "i4 close(i4)"},
 )
 _PIECES = Kernel(
     read_pieces_numba,

@@ -30,17 +30,7 @@ from pilum.io.buffers import EMPTY, Bytes
 from pilum.io.disk_cache import DiskCache, Found, disk_cache
 from pilum.io.ranges import Range, assemble, check_range
 from pilum.io.runtime import current_runtime
-from pilum.io.store import (
-    Infos,
-    Leftovers,
-    Names,
-    ObjectInfo,
-    ObjectWriter,
-    Pieces,
-    Store,
-    Wanted,
-    together,
-)
+from pilum.io.store import Infos, Leftovers, Names, ObjectInfo, ObjectWriter, Pieces, Store, Wanted, together
 from pilum.io.tracing import TRACE, Request
 
 __all__ = ["CacheSettings", "CachedStore", "is_immutable", "with_cache"]

@@ -296,6 +296,9 @@ class LocalStore(Store):
         except OSError as error:
             self._fail(error, folder)
         _note(folder, 0, started, "list")
+        # There may be very many names, and hidden ones are rare: one search instead of one for each.
+        if "\0" + durable.HIDDEN not in "\0".join(("", *found)):
+            return found
         return [name for name in found if not name.startswith(durable.HIDDEN)]
 
     def _list(self, prefix: str) -> Infos:

@@ -14,9 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from pilum import imports
 from pilum.errors import InvalidInputError, UnsupportedError
-from pilum.io.base_options import BaseOptions
+from pilum.io import base_options, memory
 from pilum.io.local import LocalStore
-from pilum.io.memory import MemoryStore
 from pilum.io.store import Store
 
 __all__ = ["FACTORIES", "address_suspends", "store_for"]
@@ -41,7 +40,7 @@ def _memory(uri: str, _: Any) -> Store:
     name = uri.partition("://")[2].strip("/")
     if not name:
         raise InvalidInputError("a memory store needs a name: memory://name")
-    return MemoryStore(name)
+    return memory.MemoryStore(name)
 
 
 def _remote(uri: str, options: Any) -> Store:
@@ -81,7 +80,7 @@ def store_for(
     """
     store = _store_at(uri, storage_options)
     if storage_options or base_store_params:
-        store.base_options = BaseOptions(storage_options or None, base_store_params)
+        store.base_options = base_options.BaseOptions(storage_options or None, base_store_params)
     return store
 
 

@@ -10,18 +10,20 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pilum.io import QuerySpan, trace
 from pilum.io.spans import spanned
 from pilum.io.tracing import TRACE, TraceLog
-from pilum.query.explain import plan_tree
-from pilum.query.metrics import ScanStatistics
+from pilum.query import explain, search, waterfall
 from pilum.query.scan import Scan, open_scan, scan_table
-from pilum.query.search import Search, search
-from pilum.query.waterfall import Waterfall, dependent_rounds
+
+if TYPE_CHECKING:
+    from pilum.query.metrics import ScanStatistics
+    from pilum.query.search import Search
+    from pilum.query.waterfall import Waterfall
 
 __all__ = ["analyze", "open_plan", "run_measured", "run_plan", "waterfall_of"]
 
@@ -29,14 +31,14 @@ _LOG = logging.getLogger("pilum")
 
 
 def _span(plan: Scan | Search) -> QuerySpan:
-    operation = "search" if isinstance(plan, Search) else "scan"
+    operation = "scan" if isinstance(plan, Scan) else "search"
     return QuerySpan(operation, plan.snapshot.store, plan.snapshot.manifest.version)
 
 
 async def run_plan(plan: Scan | Search) -> pa.Table:
     """All rows of a plan as one table."""
     with _span(plan) as span:
-        table = await search(plan) if isinstance(plan, Search) else await scan_table(plan)
+        table = await scan_table(plan) if isinstance(plan, Scan) else await search.search(plan)
         span.rows = table.num_rows
     return table
 
@@ -73,7 +75,7 @@ async def _open(
 
 
 async def _stream(plan: Scan | Search) -> AsyncGenerator[pa.RecordBatch, None]:
-    return _batches_of(await search(plan)) if isinstance(plan, Search) else await open_scan(plan)
+    return await open_scan(plan) if isinstance(plan, Scan) else _batches_of(await search.search(plan))
 
 
 async def _batches_of(table: pa.Table) -> AsyncGenerator[pa.RecordBatch, None]:
@@ -146,7 +148,7 @@ async def analyze(plan: Scan | Search, *, verbose: bool = True) -> str:
     counts, times = statistics.all_counts, statistics.all_times
     network = ""
     if plan.snapshot.suspends:
-        rounds = dependent_rounds(
+        rounds = waterfall.dependent_rounds(
             [(one.started, one.finished) for one in log.requests if one.kind != "cache"]
         )
         network = f"retries={counts['retries']}, rounds={rounds}, "
@@ -160,7 +162,7 @@ async def analyze(plan: Scan | Search, *, verbose: bool = True) -> str:
         f"rows_scanned={metrics.rows_scanned}, {network}io_time={times['io_wait'] / 1e6:.3f} ms, "
         f"elapsed={metrics.elapsed * 1e3:.3f} ms"
     )
-    lines = plan_tree(measured, verbose=True).lines(metrics, verbose=verbose)
+    lines = explain.plan_tree(measured, verbose=True).lines(metrics, verbose=verbose)
     return totals + "\n" + "".join(f"  {line}\n" for line in lines)
 
 
@@ -171,4 +173,4 @@ async def waterfall_of(plan: Scan | Search) -> Waterfall:
     fragments = {
         file.path: fragment.id for fragment in plan.snapshot.manifest.fragments for file in fragment.files
     }
-    return Waterfall.of(log.requests, started, measured.metrics.elapsed, fragments)
+    return waterfall.Waterfall.of(log.requests, started, measured.metrics.elapsed, fragments)

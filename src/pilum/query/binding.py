@@ -23,9 +23,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pilum import arrays, imports
+from pilum import arrays
 from pilum.errors import ExecutionError, InvalidInputError
-from pilum.query import operators
+from pilum.query import arrow_expressions, operators, sql_parser
 from pilum.query.coercion import cast, fit_literal, logical_type
 from pilum.query.expressions import (
     Apply,
@@ -131,29 +131,22 @@ def parse_filter(filter: Any, schema: Schema, *, distance: bool = False) -> Boun
         [False, True, None]
     """
     if isinstance(filter, str):
-        imports.load("pilum.query.sql_parser")  # sqlglot takes 100 ms; not every filter is text
-        from pilum.query.sql_parser import parse_filter_text
-
-        return _bind_filter(parse_filter_text(filter), schema, distance)
+        return _bind_filter(sql_parser.parse_filter_text(filter), schema, distance)
     if isinstance(filter, pc.Expression):
-        imports.load("pilum.query.arrow_expressions")
-        from pilum.query.arrow_expressions import read_arrow_expression
-
-        return _bind_filter(read_arrow_expression(filter, schema.to_arrow()), schema, distance)
+        return _bind_filter(
+            arrow_expressions.read_arrow_expression(filter, schema.to_arrow()), schema, distance
+        )
     raise TypeError(f"a filter is SQL text or a pyarrow.compute.Expression, not {type(filter).__name__}")
 
 
 def parse_projection(columns: Mapping[str, str], schema: Schema) -> list[BoundExpression]:
     """Bind computed columns (name -> SQL text), in order; errors as for `parse_filter`."""
-    imports.load("pilum.query.sql_parser")
-    from pilum.query.sql_parser import parse_projection_text
-
     bound = []
     for name, text in columns.items():
         if not isinstance(text, str):
             raise TypeError(f"the expression of column {name!r} must be SQL text, not {type(text).__name__}")
         plain = _named(text, schema, exact=False)
-        expression = Column((plain.name,), quoted=True) if plain else parse_projection_text(text)
+        expression = Column((plain.name,), quoted=True) if plain else sql_parser.parse_projection_text(text)
         bound.append(_bind_projection(expression, schema))
     return bound
 

@@ -170,12 +170,7 @@ def _to_timestamp(name: str, unit: str, integers: str) -> Function:
                 mask = ~arrays.valid(values) if values.null_count else None
                 return arrays.from_numpy(count, pa.int64(), mask).cast(target)
 
-            return apply(
-                name,
-                (cast(argument, pa.float64()),),
-                target,
-                kernel,
-            )
+            return apply(name, (cast(argument, pa.float64()),), target, kernel)
         return cast(argument, target)
 
     return Function(build, 1, 2)

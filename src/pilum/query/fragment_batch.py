@@ -143,8 +143,7 @@ async def read_together(
     ):
         return await _one_by_one(readers, spans, suspends)
     plans: list[ReadPlan] = await gather(
-        [file.plan_decoded(*span) for file, span in zip(files, spans, strict=True)],
-        suspends=suspends,
+        [file.plan_decoded(*span) for file, span in zip(files, spans, strict=True)], suspends=suspends
     )
     wanted: list[tuple[str, int, int]] = []
     merged = []

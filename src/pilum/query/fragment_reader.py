@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache
 from types import CoroutineType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,6 @@ import pyarrow as pa
 from pilum.encoding import Decoded
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 from pilum.file import FileReader
-from pilum.file.generic import GenericReader
 from pilum.file.open import open_file
 from pilum.io import Bytes
 from pilum.query.members import join_members, leaf_paths
@@ -29,6 +28,9 @@ from pilum.query.snapshot import Snapshot
 from pilum.schema import Field, Schema
 from pilum.table import DataFile, Fragment
 from pilum.table.model import file_format_version
+
+if TYPE_CHECKING:
+    from pilum.file.generic import GenericReader
 
 __all__ = ["FragmentReader", "fetched_whole", "gather"]
 
@@ -65,11 +67,7 @@ class FragmentReader:
     __slots__ = ("_arrow", "_nulls", "_only", "_parts", "fragment", "schema")
 
     def __init__(
-        self,
-        fragment: Fragment,
-        schema: Schema,
-        parts: list[GenericReader],
-        nulls: tuple[Field, ...],
+        self, fragment: Fragment, schema: Schema, parts: list[GenericReader], nulls: tuple[Field, ...]
     ) -> None:
         self.fragment = fragment
         self.schema = schema

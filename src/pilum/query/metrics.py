@@ -155,9 +155,5 @@ class ScanMetrics:
         if moved.first_byte is not None:
             times["first_byte"] = round((moved.first_byte - self.started) * 1e9)
         return ScanStatistics(
-            iops=moved.reads,
-            requests=moved.reads,
-            bytes_read=moved.bytes,
-            all_counts=counts,
-            all_times=times,
+            iops=moved.reads, requests=moved.reads, bytes_read=moved.bytes, all_counts=counts, all_times=times
         )

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pilum import arrays
 from pilum.errors import InvalidInputError
-from pilum.query.late import parse_projection
+from pilum.query import binding
 from pilum.query.system import DISTANCE, QUERY_INDEX, ROW_ADDRESS, ROW_ID, SYSTEM_TYPES
 from pilum.schema import Schema, split_path, with_stored_blobs
 
@@ -190,6 +190,6 @@ def _expressions(schema: Schema, columns: Mapping[str, str]) -> list[Output]:
         elif text in plain:
             outputs.append(Output(plain[text].to_arrow().with_name(name), (text,)))
         else:
-            (bound,) = parse_projection({name: text}, schema)
+            (bound,) = binding.parse_projection({name: text}, schema)
             outputs.append(Output(pa.field(name, bound.type), expression=bound))
     return outputs

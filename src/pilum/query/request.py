@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,10 @@ import pyarrow as pa
 
 from pilum import arrays
 from pilum.errors import InvalidInputError
-from pilum.query.metrics import ScanStatistics
 from pilum.query.ordering import ColumnOrdering, parse_orderings
+
+if TYPE_CHECKING:
+    from pilum.query.metrics import ScanStatistics
 
 __all__ = ["METRICS", "Nearest", "ScanRequest"]
 

@@ -21,14 +21,7 @@ import numpy.typing as npt
 
 from pilum import distinct
 
-__all__ = [
-    "address_base",
-    "by_fragment",
-    "live_to_physical",
-    "locate",
-    "row_addresses",
-    "surviving",
-]
+__all__ = ["address_base", "by_fragment", "live_to_physical", "locate", "row_addresses", "surviving"]
 
 IndexArray = npt.NDArray[np.int64]
 

@@ -326,10 +326,7 @@ async def _pieces(
 
             phase = _Phase(part, share, planned)
             stream = current_runtime().map_ordered(
-                read,
-                part if len(part) == 1 else iter(phase),
-                window=window,
-                suspends=scan.snapshot.suspends,
+                read, part if len(part) == 1 else iter(phase), window=window, suspends=scan.snapshot.suspends
             )
             async with aclosing(stream):
                 async for piece in stream:

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pilum import config
 from pilum.errors import InvalidInputError
-from pilum.query.late import bounded_columns, parse_filter, split_filter
-from pilum.query.metrics import ScanMetrics
+from pilum.query import binding, metrics, pruning
 from pilum.query.ordering import ColumnOrdering
 from pilum.query.projection import Projection, resolve, stored_columns
 from pilum.query.request import ScanRequest
@@ -32,6 +31,9 @@ from pilum.query.system import SYSTEM_TYPES
 from pilum.query.units import unit_bytes
 from pilum.schema import Schema, bytes_per_row, split_path, with_stored_blobs
 from pilum.table import Fragment
+
+if TYPE_CHECKING:
+    from pilum.query.metrics import ScanMetrics
 
 __all__ = ["Scan", "Stage", "plan_scan", "plan_stages", "readahead"]
 
@@ -114,7 +116,7 @@ class Scan:
 
     def measured(self) -> Scan:
         """The same scan, with measurements of its own."""
-        return replace(self, metrics=ScanMetrics(self.snapshot.suspends))
+        return replace(self, metrics=metrics.ScanMetrics(self.snapshot.suspends))
 
 
 def readahead(snapshot: Snapshot, request: ScanRequest) -> int:
@@ -136,10 +138,7 @@ def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
     """Resolve columns and filter against the schema.  Pure; raises InvalidInputError for bad names."""
     schema = with_stored_blobs(snapshot.manifest.schema)
     projection = resolve(
-        schema,
-        request.columns,
-        with_row_id=request.with_row_id,
-        with_row_address=request.with_row_address,
+        schema, request.columns, with_row_id=request.with_row_id, with_row_address=request.with_row_address
     )
     names = set(projection.schema.names)
     hidden = {
@@ -155,7 +154,7 @@ def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
         projection = projection.extended(schema, hidden)
     bound = None
     if request.filter is not None:
-        bound = parse_filter(request.filter, schema)
+        bound = binding.parse_filter(request.filter, schema)
     stages: tuple[Stage, ...] = ()
     late = projection.read
     if bound is not None and bound.constant is None:
@@ -194,7 +193,7 @@ def _bounded(snapshot: Snapshot, request: ScanRequest, bound: Any) -> Schema | N
         plans["has statistics"] = old
     if not old:
         return None
-    names = set(bounded_columns(bound.node))
+    names = set(pruning.bounded_columns(bound.node))
     schema = with_stored_blobs(snapshot.manifest.schema)
     found = [field.name for field in schema.fields if field.name in names]
     return schema.project(found) if found else None
@@ -223,7 +222,7 @@ def plan_stages(
         for name in late:
             if split_path(name)[0] not in schema.names:
                 raise InvalidInputError(f"late_materialization: no column named {name!r}")
-    conditions = list(split_filter(bound))
+    conditions = list(binding.split_filter(bound))
     tops = {
         path: split_path(path)[0]
         for one in conditions

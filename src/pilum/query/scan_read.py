@@ -14,9 +14,8 @@ import pyarrow as pa
 
 from pilum import arrays
 from pilum.io import Bytes
-from pilum.query.fragment_batch import open_fragments, read_together
+from pilum.query import fragment_batch, pruning
 from pilum.query.fragment_reader import FragmentReader, gather
-from pilum.query.late import prune
 from pilum.query.rows import surviving
 from pilum.query.scan_plan import Scan, Stage
 from pilum.query.snapshot import Snapshot
@@ -94,7 +93,7 @@ async def pruned_group(scan: Scan, group: UnitGroup, bodies: Bodies) -> UnitGrou
     """The group without rows that statistics rule out; None when none are left."""
     if scan.bounded is None:
         return group
-    return await prune(scan.snapshot, group, scan.filter.node, scan.bounded, bodies)
+    return await pruning.prune(scan.snapshot, group, scan.filter.node, scan.bounded, bodies)
 
 
 async def count_group(scan: Scan, group: UnitGroup) -> int:
@@ -283,10 +282,10 @@ async def read_columns(
         sizes = np.diff(group.starts)[used]
         moved = group.starts[used] - (np.cumsum(sizes) - sizes)
         rows = rows - np.repeat(moved, np.diff(edges)[used])
-    readers = await open_fragments(snapshot, [unit.fragment for unit in units], schema, bodies)
+    readers = await fragment_batch.open_fragments(snapshot, [unit.fragment for unit in units], schema, bodies)
     for reader in readers:
         bodies.update(reader.bodies())
-    batch = await read_together(
+    batch = await fragment_batch.read_together(
         readers, [(unit.start, unit.stop) for unit in units], schema, suspends=snapshot.suspends
     )
     if rows is None or len(rows) == batch.num_rows:
@@ -303,7 +302,9 @@ async def open_group(snapshot: Snapshot, group: UnitGroup, schema: Schema, bodie
         rows = unit.stop - unit.start
         readers = [await FragmentReader.open(snapshot, unit.fragment, schema, rows, bodies)]
     else:
-        readers = await open_fragments(snapshot, [unit.fragment for unit in group.units], schema, bodies)
+        readers = await fragment_batch.open_fragments(
+            snapshot, [unit.fragment for unit in group.units], schema, bodies
+        )
     await gather([reader.initialise() for reader in readers], suspends=snapshot.suspends)
     for reader in readers:
         bodies.update(reader.bodies())

@@ -26,10 +26,10 @@ from pilum.encoding import Decoded
 from pilum.encoding.kernels.distance import top_k
 from pilum.errors import InvalidInputError
 from pilum.io import current_runtime
+from pilum.query import binding
 from pilum.query.alike import AlikeValues, Run, read_alike, remember, runs_of
 from pilum.query.fragment_batch import open_fragments, read_decoded
 from pilum.query.fragment_reader import gather
-from pilum.query.late import parse_filter
 from pilum.query.metrics import ScanMetrics
 from pilum.query.ordering import TopRows
 from pilum.query.projection import DISTANCE, QUERY_INDEX, Projection, resolve, stored_columns
@@ -145,7 +145,7 @@ def plan_search(snapshot: Snapshot, request: ScanRequest) -> Search:
         )
         bound = before.filter
     elif request.filter is not None:
-        after = bound = parse_filter(request.filter, schema, distance=True)
+        after = bound = binding.parse_filter(request.filter, schema, distance=True)
     for ordering in request.order_by:
         if ordering.column_name not in projection.schema.names:
             raise InvalidInputError(f"order_by: the result has no column named {ordering.column_name!r}")
@@ -226,10 +226,7 @@ async def _best_rows(plan: Search) -> list[_Best]:
 
     groups = search_groups(plan)
     stream = current_runtime().map_ordered(
-        best_of,
-        groups,
-        window=readahead(plan.snapshot, plan.request),
-        suspends=plan.snapshot.suspends,
+        best_of, groups, window=readahead(plan.snapshot, plan.request), suspends=plan.snapshot.suspends
     )
     async with aclosing(stream):
         parts = [part async for part in stream]

@@ -11,30 +11,21 @@ import bisect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pilum import table
 from pilum.errors import CorruptFileError, InvalidInputError
 from pilum.file import Session
 from pilum.io import Store
 from pilum.query.rows import by_fragment
-from pilum.table import (
-    DataFile,
-    Fragment,
-    Manifest,
-    RowIdIndex,
-    RowIdSequence,
-    created_versions,
-    data_file_location,
-    load_row_id_index,
-    open_location,
-    read_deletions,
-    read_row_ids,
-    updated_versions,
-)
-from pilum.table.lineage import VersionSequence
+from pilum.table import DataFile, Fragment, Manifest
+
+if TYPE_CHECKING:
+    from pilum.table import RowIdIndex, RowIdSequence
+    from pilum.table.lineage import VersionSequence
 
 __all__ = ["Snapshot"]
 
@@ -68,12 +59,12 @@ class Snapshot:
         """
         if file.base_id is None:
             return self.store, "data/" + file.path
-        location = data_file_location(self.store.uri, self.manifest, file)
+        location = table.data_file_location(self.store.uri, self.manifest, file)
         key = ("store", location.uri)
         store: Store | None = self.plans.get(key)
         if store is None:
             # One object for each base: reads of many files are joined by their store.
-            store = self.plans.setdefault(key, open_location(self.store, location.uri))
+            store = self.plans.setdefault(key, table.open_location(self.store, location.uri))
         return store, location.key
 
     async def deletions(self, fragment: Fragment) -> npt.NDArray[Any]:
@@ -98,7 +89,7 @@ class Snapshot:
         return found
 
     async def _load_deletions(self, fragment: Fragment, key: Any) -> npt.NDArray[Any]:
-        found = await read_deletions(self.store, fragment, bases=self.manifest.base_paths)
+        found = await table.read_deletions(self.store, fragment, bases=self.manifest.base_paths)
         self.session.cache.put(key, found, found.nbytes)
         return found
 
@@ -121,7 +112,7 @@ class Snapshot:
         if found is None:
 
             async def load() -> RowIdSequence:
-                loaded = await read_row_ids(self.store, fragment)
+                loaded = await table.read_row_ids(self.store, fragment)
                 self.session.cache.put(key, loaded, 200 + loaded.starts.nbytes + loaded.lengths.nbytes)
                 return loaded
 
@@ -132,17 +123,17 @@ class Snapshot:
         """From stable row ids to addresses; built once for a snapshot."""
         index: RowIdIndex | None = self.plans.get("row id index")
         if index is None:
-            index = await load_row_id_index(self.store, self.manifest, self.deletions)
+            index = await table.load_row_id_index(self.store, self.manifest, self.deletions)
             self.plans["row id index"] = index
         return index
 
     async def created_at(self, fragment: Fragment) -> VersionSequence:
         """The version that created each row of a fragment."""
-        return created_versions(fragment, self.store.uri)
+        return table.created_versions(fragment, self.store.uri)
 
     async def updated_at(self, fragment: Fragment) -> VersionSequence:
         """The version that last changed each row of a fragment."""
-        return updated_versions(fragment, self.store.uri)
+        return table.updated_versions(fragment, self.store.uri)
 
     def fragment(self, fragment_id: int) -> Fragment:
         """The fragment with this id.

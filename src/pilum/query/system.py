@@ -56,11 +56,7 @@ U64 = npt.NDArray[np.uint64]
 
 
 async def system_columns(
-    snapshot: Snapshot,
-    addresses: U64,
-    names: Iterable[str],
-    *,
-    deleted: npt.NDArray[np.bool_] | None = None,
+    snapshot: Snapshot, addresses: U64, names: Iterable[str], *, deleted: npt.NDArray[np.bool_] | None = None
 ) -> dict[str, pa.Array]:
     """System columns of rows.
 

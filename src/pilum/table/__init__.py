@@ -3,108 +3,205 @@
 A table is a folder in which every version is one immutable manifest.  This room reads and writes manifests
 (`manifest_file`, `codec`), finds versions (`versions`, `history`), turns one version into the next
 (`operations`, `build`), decides which concurrent changes can stand together (`catch_up`, `conflicts`, `rebase`) and
-publishes the result (`commit`).  It keeps the deletion vectors (`deletions`), the stable row ids and row
+publishes the result (`committing`).  It keeps the deletion vectors (`deletions`), the stable row ids and row
 versions (`row_ids`, `row_id_index`, `lineage`), tags, branches and clones (`references`, `cloning`), knows where
 files lie (`locations`), and cleans up and checks (`maintenance`, `validation`).  What is inside a data file is
 not its business.
 """
 
-from pilum.table.catch_up import known
-from pilum.table.cloning import deep_clone, shallow_clone
-from pilum.table.commit import CommitLock, commit
-from pilum.table.deletions import read_deletions, write_deletions
-from pilum.table.external import forget_versions
-from pilum.table.file_lists import FileInfo, all_files, tracked_files
-from pilum.table.files import TrackedFile, files_of
-from pilum.table.folder_store import FolderStore, folder_of
-from pilum.table.fragment_json import fragment_from_json, fragment_to_json
-from pilum.table.history import (
-    VersionInfo,
-    describe_versions,
-    read_transactions,
-    summarize,
-    version_at,
-)
-from pilum.table.indices import covered_fragments, index_details, index_files, is_system_index, new_index
-from pilum.table.lineage import created_versions, fragment_row_ids, updated_versions
-from pilum.table.locations import Location, data_file_location, index_location, open_location
-from pilum.table.maintenance import (
-    CleanupResult,
-    auto_cleanup,
-    cleanup,
-    parse_duration,
-)
-from pilum.table.migration import migrate_names_to_v2, migrate_to_stable_row_ids
-from pilum.table.model import (
-    TOMBSTONE,
-    BasePath,
-    DataFile,
-    DeletionFile,
-    Fragment,
-    IndexMetadata,
-    Manifest,
-    WriterVersion,
-)
-from pilum.table.naming import NamingScheme, data_file_name
-from pilum.table.operations import (
-    REWRITE_COLUMNS,
-    REWRITE_ROWS,
-    Append,
-    Clone,
-    CreateIndex,
-    DataOverlay,
-    DataReplacement,
-    Delete,
-    KeyFilter,
-    Merge,
-    Opaque,
-    Operation,
-    Overwrite,
-    Project,
-    ReserveFragments,
-    Restore,
-    Rewrite,
-    RewriteGroup,
-    RewrittenIndex,
-    Update,
-    UpdateBases,
-    UpdateConfig,
-    UpdateMap,
-    UpdateMemWalState,
-)
-from pilum.table.operations.columns import max_field_id
-from pilum.table.references import (
-    Reference,
-    Resolved,
-    branch_store,
-    create_branch,
-    create_tag,
-    delete_branch,
-    delete_tag,
-    get_branch,
-    get_tag,
-    list_branches,
-    list_tags,
-    main_store,
-    resolve,
-    update_tag,
-)
-from pilum.table.refs import Branch, Tag
-from pilum.table.roaring import encode_roaring
-from pilum.table.row_id_index import RowIdIndex, build_row_id_index, load_row_id_index, read_row_ids
-from pilum.table.row_ids import RowIdSequence, decode_row_ids, encode_row_ids
-from pilum.table.transaction import Transaction, merge_appends
-from pilum.table.validation import find_problems, validate
-from pilum.table.versions import (
-    VersionFile,
-    find_versions,
-    latest_version,
-    list_versions,
-    load_again,
-    load_manifest,
-    load_version,
-    read_transaction,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pilum import imports
+
+if TYPE_CHECKING:
+    from pilum.table.catch_up import known
+    from pilum.table.cloning import deep_clone, shallow_clone
+    from pilum.table.committing import CommitLock, commit
+    from pilum.table.deletions import read_deletions, write_deletions
+    from pilum.table.external import forget_versions
+    from pilum.table.file_lists import FileInfo, all_files, tracked_files
+    from pilum.table.files import TrackedFile, files_of
+    from pilum.table.folder_store import FolderStore, folder_of
+    from pilum.table.fragment_json import fragment_from_json, fragment_to_json
+    from pilum.table.history import VersionInfo, describe_versions, read_transactions, summarize, version_at
+    from pilum.table.indices import covered_fragments, index_details, index_files, is_system_index, new_index
+    from pilum.table.lineage import created_versions, fragment_row_ids, updated_versions
+    from pilum.table.locations import Location, data_file_location, index_location, open_location
+    from pilum.table.maintenance import CleanupResult, auto_cleanup, cleanup, parse_duration
+    from pilum.table.migration import migrate_names_to_v2, migrate_to_stable_row_ids
+    from pilum.table.model import (
+        TOMBSTONE,
+        BasePath,
+        DataFile,
+        DeletionFile,
+        Fragment,
+        IndexMetadata,
+        Manifest,
+        WriterVersion,
+    )
+    from pilum.table.naming import NamingScheme, data_file_name
+    from pilum.table.operations import (
+        REWRITE_COLUMNS,
+        REWRITE_ROWS,
+        Append,
+        Clone,
+        CreateIndex,
+        DataOverlay,
+        DataReplacement,
+        Delete,
+        KeyFilter,
+        Merge,
+        Opaque,
+        Operation,
+        Overwrite,
+        Project,
+        ReserveFragments,
+        Restore,
+        Rewrite,
+        RewriteGroup,
+        RewrittenIndex,
+        Update,
+        UpdateBases,
+        UpdateConfig,
+        UpdateMap,
+        UpdateMemWalState,
+    )
+    from pilum.table.operations.columns import max_field_id
+    from pilum.table.references import (
+        Reference,
+        Resolved,
+        branch_store,
+        create_branch,
+        create_tag,
+        delete_branch,
+        delete_tag,
+        get_branch,
+        get_tag,
+        list_branches,
+        list_tags,
+        main_store,
+        resolve,
+        update_tag,
+    )
+    from pilum.table.refs import Branch, Tag
+    from pilum.table.roaring import encode_roaring
+    from pilum.table.row_id_index import RowIdIndex, build_row_id_index, load_row_id_index, read_row_ids
+    from pilum.table.row_ids import RowIdSequence, decode_row_ids, encode_row_ids
+    from pilum.table.transaction import Transaction, merge_appends
+    from pilum.table.validation import find_problems, validate
+    from pilum.table.versions import (
+        VersionFile,
+        find_versions,
+        latest_version,
+        list_versions,
+        load_again,
+        load_manifest,
+        load_version,
+        read_transaction,
+    )
+else:
+    __getattr__, __dir__ = imports.late(
+        __name__,
+        {
+            "build": (),
+            "catch_up": ("known",),
+            "cleanup_plan": (),
+            "cloning": ("deep_clone", "shallow_clone"),
+            "committing": ("CommitLock", "commit"),
+            "conflict_rules": (),
+            "conflicts": (),
+            "deletions": ("read_deletions", "write_deletions"),
+            "dictionaries": (),
+            "external": ("forget_versions",),
+            "file_lists": ("FileInfo", "all_files", "tracked_files"),
+            "files": ("TrackedFile", "files_of"),
+            "folder_store": ("FolderStore", "folder_of"),
+            "fragment_json": ("fragment_from_json", "fragment_to_json"),
+            "hidden": (),
+            "history": ("VersionInfo", "describe_versions", "read_transactions", "summarize", "version_at"),
+            "indices": ("covered_fragments", "index_details", "index_files", "is_system_index", "new_index"),
+            "lineage": ("created_versions", "fragment_row_ids", "updated_versions"),
+            "locations": ("Location", "data_file_location", "index_location", "open_location"),
+            "maintenance": ("CleanupResult", "auto_cleanup", "cleanup", "parse_duration"),
+            "migration": ("migrate_names_to_v2", "migrate_to_stable_row_ids"),
+            "model": (
+                "TOMBSTONE",
+                "BasePath",
+                "DataFile",
+                "DeletionFile",
+                "Fragment",
+                "IndexMetadata",
+                "Manifest",
+                "WriterVersion",
+            ),
+            "naming": ("NamingScheme", "data_file_name"),
+            "operation_codec": (),
+            "operations": (
+                "REWRITE_COLUMNS",
+                "REWRITE_ROWS",
+                "Append",
+                "Clone",
+                "CreateIndex",
+                "DataOverlay",
+                "DataReplacement",
+                "Delete",
+                "KeyFilter",
+                "Merge",
+                "Opaque",
+                "Operation",
+                "Overwrite",
+                "Project",
+                "ReserveFragments",
+                "Restore",
+                "Rewrite",
+                "RewriteGroup",
+                "RewrittenIndex",
+                "Update",
+                "UpdateBases",
+                "UpdateConfig",
+                "UpdateMap",
+                "UpdateMemWalState",
+            ),
+            "operations.columns": ("max_field_id",),
+            "patching": (),
+            "rebase": (),
+            "references": (
+                "Reference",
+                "Resolved",
+                "branch_store",
+                "create_branch",
+                "create_tag",
+                "delete_branch",
+                "delete_tag",
+                "get_branch",
+                "get_tag",
+                "list_branches",
+                "list_tags",
+                "main_store",
+                "resolve",
+                "update_tag",
+            ),
+            "refs": ("Branch", "Tag"),
+            "roaring": ("encode_roaring",),
+            "row_id_index": ("RowIdIndex", "build_row_id_index", "load_row_id_index", "read_row_ids"),
+            "row_ids": ("RowIdSequence", "decode_row_ids", "encode_row_ids"),
+            "transaction": ("Transaction", "merge_appends"),
+            "validation": ("find_problems", "validate"),
+            "versions": (
+                "VersionFile",
+                "find_versions",
+                "latest_version",
+                "list_versions",
+                "load_again",
+                "load_manifest",
+                "load_version",
+                "read_transaction",
+            ),
+            "waiting": (),
+        },
+    )
 
 __all__ = [
     "REWRITE_COLUMNS",

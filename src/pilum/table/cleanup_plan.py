@@ -18,14 +18,7 @@ from dataclasses import dataclass
 from pilum.errors import InvalidInputError
 from pilum.table.files import DATA_FILE, DELETION_FILE, INDEX_FILE, MANIFEST, TRANSACTION_FILE
 
-__all__ = [
-    "CleanupPlan",
-    "CleanupPolicy",
-    "KnownVersion",
-    "RemovableFile",
-    "choose_versions",
-    "plan_cleanup",
-]
+__all__ = ["CleanupPlan", "CleanupPolicy", "KnownVersion", "RemovableFile", "choose_versions", "plan_cleanup"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 
 from pilum.errors import AlreadyExistsError
 from pilum.io import Store, current_runtime
-from pilum.table.commit import CommitLock, commit
+from pilum.table.committing import CommitLock, commit
 from pilum.table.deletions import deletion_path
 from pilum.table.indices import index_files
 from pilum.table.locations import Location, data_file_location, index_location, locate, open_location

@@ -14,9 +14,8 @@ from pilum.errors import CorruptFileError, UnsupportedError
 from pilum.proto.lazy import file_pb2, wire
 from pilum.proto.lazy import table_pb2 as pb
 from pilum.schema import Schema
-from pilum.table import flags
+from pilum.table import flags, indices
 from pilum.table.fragment_codec import check_fragments, decode_fragments, encode_fragment, named
-from pilum.table.indices import decode_index
 from pilum.table.model import BasePath, Fragment, IndexMetadata, Manifest, WriterVersion, file_format_version
 from pilum.table.views import views
 
@@ -342,7 +341,7 @@ def decode_indices(data: bytes, where: str) -> tuple[IndexMetadata, ...]:
     """
     try:
         section = pb.IndexSection.FromString(data)
-        return tuple([decode_index(message) for message in section.indices])
+        return tuple([indices.decode_index(message) for message in section.indices])
     except (wire.DecodeError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{where}: the index section cannot be decoded: {error}") from error
 

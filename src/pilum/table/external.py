@@ -19,10 +19,14 @@ import contextlib
 import re
 import uuid
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pilum.errors import AlreadyExistsError, CorruptFileError, NotFoundError, PilumError
-from pilum.io import Store, VersionItem
+from pilum.io import Store, dynamodb
 from pilum.table.naming import VERSIONS, NamingScheme, parse_manifest_name
+
+if TYPE_CHECKING:
+    from pilum.io import VersionItem
 
 __all__ = ["forget_versions", "newest_item", "publish", "settle"]
 
@@ -44,7 +48,7 @@ async def publish(store: Store, version: int, path: str, data: bytes) -> None:
         StoreError: a request failed.  The object of step 1 is left, since an item may name it.
     """
     assert store.external is not None
-    staged = VersionItem(version, f"{path}-{uuid.uuid4()}", len(data))
+    staged = dynamodb.VersionItem(version, f"{path}-{uuid.uuid4()}", len(data))
     await store.put(staged.path, data)
     if not await store.external.insert(staged):
         owner = await store.external.find(version)

@@ -21,11 +21,8 @@ from pilum.file.open import open_file
 from pilum.io import Store, current_runtime
 from pilum.proto.lazy import table_pb2 as pb
 from pilum.schema import Field, Schema
-from pilum.table.lineage import VersionSequence, encode_versions, hides_lineage
-from pilum.table.locations import data_file_location, open_location
+from pilum.table import lineage, locations, patching, row_ids
 from pilum.table.model import TOMBSTONE, Fragment, Manifest
-from pilum.table.patching import any_hidden_lineage
-from pilum.table.row_ids import RowIdSequence, encode_row_ids
 
 __all__ = ["hides_any_lineage", "with_hidden_lineage"]
 
@@ -52,8 +49,8 @@ def hides_any_lineage(manifest: Manifest) -> bool:
     if not manifest.uses_stable_row_ids:
         return False
     if manifest.pending is not None and manifest.encoded_fragments is not None:
-        return any_hidden_lineage(manifest.encoded_fragments)
-    return any(map(hides_lineage, manifest.fragments))
+        return patching.any_hidden_lineage(manifest.encoded_fragments)
+    return any(map(lineage.hides_lineage, manifest.fragments))
 
 
 async def with_hidden_lineage(store: Store, manifest: Manifest) -> Manifest:
@@ -74,7 +71,7 @@ async def with_hidden_lineage(store: Store, manifest: Manifest) -> Manifest:
 
 
 async def _completed(store: Store, manifest: Manifest, fragment: Fragment) -> Fragment:
-    if not hides_lineage(fragment):
+    if not lineage.hides_lineage(fragment):
         return fragment
     rest = pb.DataFragment.FromString(fragment.extra)
     found: dict[str, Any] = {}
@@ -85,9 +82,9 @@ async def _completed(store: Store, manifest: Manifest, fragment: Fragment) -> Fr
             except NotFoundError:
                 return fragment
             found[column.attribute] = (
-                encode_row_ids(RowIdSequence.of_array(values))
+                row_ids.encode_row_ids(row_ids.RowIdSequence.of_array(values))
                 if column.attribute == "row_ids"
-                else encode_versions(VersionSequence.of_array(values))
+                else lineage.encode_versions(lineage.VersionSequence.of_array(values))
             )
             rest.ClearField(column.message)
     hidden = frozenset(column.field for column in _COLUMNS)
@@ -113,10 +110,10 @@ async def _read(
             f"{where} keeps {column.attribute} in a column, which {len(files)} of its data files have"
         )
     (file,) = files
-    location = data_file_location(store.uri, manifest, file)
+    location = locations.data_file_location(store.uri, manifest, file)
     wanted = Field(column.field, column.attribute, "uint64", False, {}, (), -1)
     reader = await open_file(
-        open_location(store, location.uri),
+        locations.open_location(store, location.uri),
         location.key,
         size=file.size or None,
         schema=Schema((wanted,), {}),

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 
 from pilum.io import LocalStore, Store
 from pilum.io.durable import HIDDEN
@@ -71,7 +70,7 @@ def write_hint(store: Store, version: int) -> None:
     """
     if isinstance(store, LocalStore) and _enabled():
         path = os.path.join(store.uri, VERSION_HINT)
-        temporary = os.path.join(store.uri, VERSIONS, f"{HIDDEN}{secrets.token_hex(8)}.tmp")
+        temporary = os.path.join(store.uri, VERSIONS, f"{HIDDEN}{os.urandom(8).hex()}.tmp")
         with contextlib.suppress(OSError):
             descriptor = os.open(temporary, _CREATE, 0o666)
             try:

@@ -23,13 +23,7 @@ from pilum.table.transaction import Transaction
 from pilum.table.versions import load_version, read_transaction
 from pilum.table.views import views
 
-__all__ = [
-    "VersionInfo",
-    "describe_versions",
-    "read_transactions",
-    "summarize",
-    "version_at",
-]
+__all__ = ["VersionInfo", "describe_versions", "read_transactions", "summarize", "version_at"]
 
 _WINDOW = 128
 # Most manifests are smaller than this.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pilum.errors import NotFoundError
 from pilum.file.open import open_file
 from pilum.io import Store, current_runtime
-from pilum.table.deletions import read_deletions
+from pilum.table import deletions
 from pilum.table.model import Fragment, Manifest
 
 __all__ = ["has_trusted_counts", "with_counts"]
@@ -57,7 +57,7 @@ async def _counted(store: Store, fragment: Fragment) -> Fragment:
         deletion = fragment.deletion_file
         if deletion is None or deletion.num_deleted_rows:
             return counted
-        deleted = len(await read_deletions(store, counted))
+        deleted = len(await deletions.read_deletions(store, counted))
     except NotFoundError:
         return fragment
     return replace(counted, deletion_file=replace(deletion, num_deleted_rows=deleted))

@@ -22,13 +22,7 @@ from pilum.table.indices import index_base
 from pilum.table.model import BasePath, DataFile, IndexMetadata, Manifest
 from pilum.table.naming import DATA, DELETIONS, INDICES
 
-__all__ = [
-    "Location",
-    "data_file_location",
-    "index_location",
-    "locate",
-    "open_location",
-]
+__all__ = ["Location", "data_file_location", "index_location", "locate", "open_location"]
 
 
 class Location(NamedTuple):

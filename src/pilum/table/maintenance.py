@@ -51,13 +51,7 @@ from pilum.table.refs import TREE
 from pilum.table.versions import find_versions, load_version
 from pilum.table.waiting import Pace
 
-__all__ = [
-    "UNVERIFIED_AGE",
-    "CleanupResult",
-    "auto_cleanup",
-    "cleanup",
-    "parse_duration",
-]
+__all__ = ["UNVERIFIED_AGE", "CleanupResult", "auto_cleanup", "cleanup", "parse_duration"]
 
 # Age from which a file that no version names is taken for a leftover.
 UNVERIFIED_AGE = timedelta(days=7)

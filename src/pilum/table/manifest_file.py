@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from pilum.errors import CorruptFileError
 from pilum.proto.lazy import file_pb2
+from pilum.table import dictionaries
 from pilum.table.codec import decode_indices, decode_manifest, encode_indices, encode_manifest, split_manifest
-from pilum.table.dictionaries import put_dictionaries, take_dictionaries
 from pilum.table.model import IndexMetadata, Manifest
 
 __all__ = [
@@ -81,7 +81,7 @@ def parse_manifest_file(data: bytes, where: str, *, lazy: bool = False) -> Manif
     manifest = decode_manifest(parts, indices, where, lazy=lazy)
     if manifest.data_version == (0, 1) and manifest.stored_schema is not None:
         stored = file_pb2.Schema.FromString(manifest.stored_schema[1])
-        object.__setattr__(manifest, "dictionaries", take_dictionaries(stored.fields, data))
+        object.__setattr__(manifest, "dictionaries", dictionaries.take_dictionaries(stored.fields, data))
     return ManifestFile(manifest, transaction)
 
 
@@ -139,8 +139,10 @@ def serialize_manifest_file(manifest: Manifest, transaction: bytes | None) -> by
         sections.extend(encoded)
         return offset
 
-    dictionaries = (
-        put_dictionaries(manifest.dictionaries, sections) if manifest.data_version == (0, 1) else {}
+    stored = (
+        dictionaries.put_dictionaries(manifest.dictionaries, sections)
+        if manifest.data_version == (0, 1)
+        else {}
     )
     index_section = append(encode_indices(manifest.indices)) if manifest.indices else None
     transaction_section = None
@@ -151,7 +153,7 @@ def serialize_manifest_file(manifest: Manifest, transaction: bytes | None) -> by
             manifest,
             index_section=index_section,
             transaction_section=transaction_section,
-            dictionaries=dictionaries,
+            dictionaries=stored,
         )
     )
     return bytes(sections) + _FOOTER.pack(offset, 0, 2, MAGIC)

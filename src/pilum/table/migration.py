@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pilum.errors import AlreadyExistsError
 from pilum.io import Store
-from pilum.table.commit import commit
+from pilum.table.committing import commit
 from pilum.table.model import Manifest
 from pilum.table.naming import VERSIONS, NamingScheme, manifest_path, parse_manifest_name
 from pilum.table.operations import Merge

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilum.errors import CorruptFileError
 from pilum.schema import Schema
-from pilum.table.dictionaries import StoredDictionary
+
+if TYPE_CHECKING:
+    from pilum.table.dictionaries import StoredDictionary
 
 __all__ = [
     "ARROW_ARRAY",

@@ -16,10 +16,10 @@ table never changes by itself: every commit uses the one it found.
 from __future__ import annotations
 
 import enum
+import os
 import re
-import secrets
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from pilum.errors import CorruptFileError
@@ -39,6 +39,7 @@ __all__ = [
     "deletion_file_path",
     "manifest_path",
     "new_deletion_id",
+    "newest_name",
     "parse_manifest_name",
     "read_listing",
     "transaction_file_name",
@@ -105,6 +106,21 @@ def parse_manifest_name(name: str) -> ManifestName | None:
     return ManifestName(number, NamingScheme.V1)
 
 
+def newest_name(names: Collection[str]) -> str | None:
+    """The name of the newest version of a long listing of V2 names; None where a listing must be read name by name.
+
+    V2 names count down and all have the same length, so it is the smallest of them.
+    """
+    usual = [name for name in names if len(name) == _V2_LENGTH]
+    others = [name for name in names if len(name) != _V2_LENGTH] if len(usual) < len(names) else []
+    if not usual or any(
+        found.scheme is NamingScheme.V1 for found in map(parse_manifest_name, others) if found is not None
+    ):
+        return None
+    smallest = min(usual)
+    return smallest if _V2_NAME(smallest) else None
+
+
 def read_listing(names: Iterable[str], where: str) -> VersionListing:
     """Sort the file names of ``_versions/`` into versions.
 
@@ -149,7 +165,7 @@ def data_file_name() -> str:
 
 def new_deletion_id() -> int:
     """A random u64 that makes the name of a deletion file unique."""
-    return secrets.randbits(64)
+    return int.from_bytes(os.urandom(8))
 
 
 def deletion_file_path(fragment_id: int, read_version: int, file_id: int, suffix: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pilum.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from pilum.io import Store, current_runtime
-from pilum.table.commit import commit
+from pilum.table.committing import commit
 from pilum.table.folder_store import FolderStore, folder_of
 from pilum.table.model import Manifest
 from pilum.table.naming import NamingScheme, manifest_path
@@ -280,12 +280,7 @@ async def create_branch(
         manifest = await _leftover(store, clone, exists)
     size = (await store.head(manifest_path(manifest.version))).size
     branch = Branch(
-        parent,
-        version,
-        (*lineage, (version, uuid.uuid4().hex)),
-        int(time.time()),
-        size,
-        dict(metadata or {}),
+        parent, version, (*lineage, (version, uuid.uuid4().hex)), int(time.time()), size, dict(metadata or {})
     )
     try:
         await main.put(branch_path(name), encode_branch(branch), if_absent=True)

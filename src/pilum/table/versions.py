@@ -8,11 +8,12 @@ request for its whole manifest file.
 from __future__ import annotations
 
 import bisect
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pilum.errors import CorruptFileError, NotFoundError, StoreError, UnsupportedError
 from pilum.file.late import prepare
 from pilum.io import Store, address_suspends
+from pilum.table import transaction
 from pilum.table.external import newest_item, settle
 from pilum.table.hidden import hides_any_lineage, with_hidden_lineage
 from pilum.table.hint import parse_hint, read_hint
@@ -27,9 +28,13 @@ from pilum.table.naming import (
     NamingScheme,
     VersionListing,
     manifest_path,
+    newest_name,
+    parse_manifest_name,
     read_listing,
 )
-from pilum.table.transaction import Transaction, decode_transaction
+
+if TYPE_CHECKING:
+    from pilum.table.transaction import Transaction
 
 __all__ = [
     "Newest",
@@ -119,13 +124,15 @@ async def find_newest(store: Store, since: int | None = None) -> Newest:
     if hinted is not None:
         return Newest(*hinted, max(0, hinted[0] - (since or 0)))
     found = await _recent_versions(store, since)
+    if isinstance(found, Newest):
+        return found
     versions = found.versions
     newer = len(versions) - bisect.bisect_right(versions, since or 0)
     return Newest(versions[-1] if versions else 0, found.scheme, newer)
 
 
-async def _recent_versions(store: Store, since: int | None) -> VersionListing:
-    """The newest versions, those after ``since`` at least; one request where names sort by age.
+async def _recent_versions(store: Store, since: int | None) -> VersionListing | Newest:
+    """The newest versions, those after ``since`` at least, or the newest; one request where names sort by age.
 
     V2 names count down, so that the first page of an ordered listing has the newest versions.
     """
@@ -136,8 +143,17 @@ async def _recent_versions(store: Store, since: int | None) -> VersionListing:
             raise
         # A web server that serves files: it may have the hint, and answers for single names.
         return await _versions_by_hint(store)
-    found = read_listing(names, store.uri)
     complete = len(names) < _PAGE
+    if len(names) > _PAGE:  # all of them, in no order: a folder of a local disk
+        first = newest_name(names)
+        newest = None if first is None else parse_manifest_name(first)
+        if newest is not None:
+            newer = 0
+            if since is not None:
+                known = manifest_path(since).rpartition("/")[2]
+                newer = sum(name < known and len(name) == len(known) for name in names)
+            return Newest(newest.version, NamingScheme.V2, newer)
+    found = read_listing(names, store.uri)
     if not complete and (
         found.scheme is not NamingScheme.V2
         or not found.versions
@@ -271,7 +287,7 @@ async def read_transaction(store: Store, version: VersionFile) -> Transaction | 
         CorruptFileError: it cannot be decoded.
     """
     if version.transaction is not None:
-        return decode_transaction(version.transaction, f"{store.uri}/{version.path}")
+        return transaction.decode_transaction(version.transaction, f"{store.uri}/{version.path}")
     name = version.manifest.transaction_file
     if not name or "/" in name:
         return None
@@ -280,4 +296,4 @@ async def read_transaction(store: Store, version: VersionFile) -> Transaction | 
         data = await store.get_all(path, who="transaction")
     except NotFoundError:
         return None
-    return decode_transaction(bytes(data), f"{store.uri}/{path}")
+    return transaction.decode_transaction(bytes(data), f"{store.uri}/{path}")

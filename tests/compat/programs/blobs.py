@@ -32,4 +32,7 @@ try:
 except ValueError:
     print("not a data file")
 print(repr(Blob.from_uri("s3://a/b", 1, 2)), blob_array([b"x", None, "uri"]).to_pylist())
-print(blob_field("x", inline_size_threshold=5).metadata, lance.BlobDescriptorArrayBuilder is BlobDescriptorArrayBuilder)
+print(
+    blob_field("x", inline_size_threshold=5).metadata,
+    lance.BlobDescriptorArrayBuilder is BlobDescriptorArrayBuilder,
+)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from pilum.dataset.delta import AsyncDatasetDelta
 from pilum.dataset.door.base import Door
-from pilum.dataset.references import VersionReference
-from pilum.dataset.transactions import Transaction
+
+if TYPE_CHECKING:
+    from pilum.dataset.delta import AsyncDatasetDelta
+    from pilum.dataset.references import VersionReference
+    from pilum.dataset.transactions import Transaction
 
 __all__ = ["Branches", "DatasetDelta", "HistoryDoor", "Tags"]
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
-from pilum.dataset.bitmap import Bitmap
+from pilum.dataset.door import fragments
 from pilum.dataset.door.base import Door
 from pilum.dataset.door.scanner import LanceScanner, check_blob_mode
 
 if TYPE_CHECKING:
+    from pilum.dataset.bitmap import Bitmap
     from pilum.dataset.door.fragments import LanceFragment
 
 __all__ = ["Columns", "ReadingDoor"]
@@ -159,16 +160,12 @@ class ReadingDoor(Door):
 
     def get_fragments(self, filter: Any = None) -> list[LanceFragment]:
         """The fragments of this version, in order; a filter is not supported."""
-        from pilum.dataset.door.fragments import LanceFragment
-
-        return [LanceFragment.of(self, one) for one in self.aio.get_fragments(filter)]
+        return [fragments.LanceFragment.of(self, one) for one in self.aio.get_fragments(filter)]
 
     def get_fragment(self, fragment_id: int) -> LanceFragment | None:
         """The fragment with this id, or None."""
-        from pilum.dataset.door.fragments import LanceFragment
-
         found = self.aio.get_fragment(fragment_id)
-        return None if found is None else LanceFragment.of(self, found)
+        return None if found is None else fragments.LanceFragment.of(self, found)
 
     def fragment_ids(self) -> Bitmap:
         """Ids of the fragments of this version."""

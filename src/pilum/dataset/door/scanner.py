@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pyarrow as pa
 
@@ -12,8 +12,10 @@ from pilum.dataset.scanning import AsyncLanceScanner
 from pilum.errors import UnsupportedError
 from pilum.io import iterate, run
 from pilum.query.request import ScanRequest
-from pilum.query.request_plan import RequestPlan
-from pilum.query.waterfall import Waterfall
+
+if TYPE_CHECKING:
+    from pilum.query.request_plan import RequestPlan
+    from pilum.query.waterfall import Waterfall
 
 __all__ = ["LanceScanner"]
 

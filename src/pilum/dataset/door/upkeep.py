@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pilum.dataset.door.base import Door
-from pilum.dataset.operations import DatasetBasePath
 from pilum.dataset.unbuilt import NotBuilt
-from pilum.dataset.upkeep import CleanupExplanation, CleanupStats, DataStatistics
+
+if TYPE_CHECKING:
+    from pilum.dataset.operations import DatasetBasePath
+    from pilum.dataset.upkeep_values import CleanupExplanation, CleanupStats, DataStatistics
 
 __all__ = ["DatasetOptimizer", "LanceStats", "UpkeepDoor"]
 
@@ -181,9 +183,7 @@ class UpkeepDoor(Door):
         return self.aio.base_paths()
 
     def add_bases(
-        self,
-        new_bases: Iterable[DatasetBasePath],
-        transaction_properties: Mapping[str, str] | None = None,
+        self, new_bases: Iterable[DatasetBasePath], transaction_properties: Mapping[str, str] | None = None
     ) -> UpkeepDoor:
         """Commit further places where files of the dataset may lie; returns the dataset."""
         self._run(self.aio.add_bases(new_bases, transaction_properties))

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pilum import turns
+from pilum.encoding import selection
 from pilum.encoding.blocks import Block, Bytes, FixedBlock, VariableBlock
 from pilum.encoding.codecs.base import (
     CE,
@@ -113,8 +114,6 @@ class GeneralCodec(Codec):
         return registry.decode_blocks(child, _decompress_chunks(scheme, chunks), counts)
 
     def encode_miniblock(self, block: Block, options: EncodeOptions) -> MiniBlockEncoded:
-        from pilum.encoding import selection
-
         inner = selection.plain_miniblock(block, options).encode_miniblock(block, options)
         first = inner.buffers[0]
         if len(first) < _MIN_BUFFER:
@@ -126,8 +125,6 @@ class GeneralCodec(Codec):
         return MiniBlockEncoded([data, *inner.buffers[1:]], [sizes, *inner.sizes[1:]], inner.counts, ce)
 
     def encode_values(self, block: Block, options: EncodeOptions) -> tuple[Values, CE]:
-        from pilum.encoding import selection
-
         # always zstd: the reference cannot read LZ4 per value when there are nulls
         level = options.compression_level if options.compression == "zstd" else 0
         options = EncodeOptions(options.version, compression="zstd", compression_level=level)
@@ -143,16 +140,12 @@ class GeneralCodec(Codec):
         return VariableBlock(values.offset_bits, offsets, data, values.count), _wrap(ce, options)
 
     def encode_block(self, block: Block, options: EncodeOptions) -> tuple[Bytes, CE]:
-        from pilum.encoding import selection
-
         data, ce = selection.plain_block(block, options).encode_block(block, options)
         options = _block_options(options)
         packed = np.frombuffer(compress(_scheme(options), data, options.compression_level), np.uint8)
         return packed, _wrap(ce, options)
 
     def encode_blocks(self, block: FixedBlock, counts: Ints, options: EncodeOptions) -> BlocksEncoded:
-        from pilum.encoding import selection
-
         inner = selection.plain_block(block, options).encode_blocks(block, counts, options)
         options = _block_options(options)
         data, sizes = _compress_chunks(options, inner.data, inner.sizes)

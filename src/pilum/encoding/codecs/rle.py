@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding.blocks import Block, Bytes, FixedBlock
+from pilum.encoding.codecs import general
 from pilum.encoding.codecs.base import (
     CE,
     BlocksEncoded,
@@ -151,9 +152,9 @@ def _words_of(ce: CE, data: Bytes, count: int | None) -> Bytes:
     from pilum.encoding import registry
 
     if variant(ce) == "general" and count is None:
-        from pilum.encoding.codecs.general import decompress
-
-        return _words_of(ce.general.values, decompress(int(ce.general.compression.scheme), data), None)
+        return _words_of(
+            ce.general.values, general.decompress(int(ce.general.compression.scheme), data), None
+        )
     if count is None:
         return data
     block = registry.decode_block(ce, data, count)

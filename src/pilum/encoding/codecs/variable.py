@@ -48,9 +48,7 @@ def variable_ce(offset_bits: int) -> CE:
     """``Variable(Flat(offset_bits))``."""
     from pilum.proto import encodings_pb2
 
-    return encodings_pb2.CompressiveEncoding(
-        variable=encodings_pb2.Variable(offsets=flat_ce(offset_bits)),
-    )
+    return encodings_pb2.CompressiveEncoding(variable=encodings_pb2.Variable(offsets=flat_ce(offset_bits)))
 
 
 def _offset_bits(ce: CE) -> int:

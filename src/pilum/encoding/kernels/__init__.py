@@ -4,8 +4,9 @@ One module per family; how a kernel is compiled, loaded and replaced by its NumP
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from pilum import jit
+from pilum import imports, jit
 from pilum.jit import Kernel, enabled
 
 __all__ = ["Kernel", "enabled", "preload"]
@@ -14,6 +15,9 @@ MODULES = (
     "bitpacking", "chunks", "distance", "fsst", "fsst_encode", "levels", "locate", "lookup", "lz4", "pick", "pick_lists", "ranges",
     "runs", "transpose", "unzip", "utf8", "variable", "zstd",
 )  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = imports.late(__name__, {"fsst_encode": (), "lz4": (), "zstd": ()})
 
 
 def preload() -> bool:

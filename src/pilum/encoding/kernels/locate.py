@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel
 
-__all__ = ["Located", "locate"]
+__all__ = ["LOCATE", "Located", "locate"]
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -61,7 +61,7 @@ def locate(
         begins, ends: where the chunks lie in the file.
         join: read chunks that are neighbours in one range.
     """
-    kernel = _LOCATE.get(_WITHOUT)
+    kernel = LOCATE.get(_WITHOUT)
     if kernel is None:
         return locate_numpy(rows, first, trailer, stops, begins, ends, join=join)
     rows = np.ascontiguousarray(rows)
@@ -172,7 +172,7 @@ def locate_numba(
     return used + (runs << 32)
 
 
-_LOCATE = Kernel(
+LOCATE = Kernel(
     locate_numba,
     "i8(r.i8, r.i8, r.u1, r.i8, r.i8, r.i8, =i8, i8[2], i8[2])",
     small=0,

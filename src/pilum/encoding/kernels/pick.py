@@ -14,14 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel
+from pilum.encoding.kernels.locate import LOCATE
 
-__all__ = ["FLAT", "INLINE", "NONE", "OUT_OF_LINE", "RUNS", "STRINGS", "WITHOUT", "Shape", "pick"]
+__all__ = ["FLAT", "INLINE", "NONE", "OUT_OF_LINE", "RUNS", "STRINGS", "Shape", "cost_without", "pick"]
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Levels: TypeAlias = npt.NDArray[np.uint16]
 
-WITHOUT = 64 << 10  # what a row costs without the kernel, in bytes that NumPy would process meanwhile
+# What a call and each of its rows cost without the kernel, in bytes that NumPy would process meanwhile.
+_CALL = 96 << 10
+_ROW = 16 << 10
 NONE, FLAT, INLINE, OUT_OF_LINE, RUNS, STRINGS = range(6)
 
 
@@ -47,6 +50,11 @@ class Shape(NamedTuple):
     passed: int = 0
 
 
+def cost_without(rows: int) -> int:
+    """What it costs to decode the chunks of some rows instead, for `Kernel.get`."""
+    return _CALL + _ROW * rows
+
+
 def pick(
     data: Bytes, starts: Ints, ends: Ints, counts: Ints, of_value: Ints, positions: Ints, shape: Shape
 ) -> tuple[npt.NDArray[np.uint64], Ints, Levels | None] | None:
@@ -63,7 +71,7 @@ def pick(
         The values as words, or where strings begin in ``data``; the sizes of the strings; the levels.  None if there
         is no kernel, or a chunk is not as it should be.
     """
-    kernel = _PICK.get(len(data) + WITHOUT * len(positions))
+    kernel = _PICK.get(cost_without(len(positions)))
     if kernel is None:
         return None
     count = len(positions)
@@ -237,4 +245,5 @@ _PICK = Kernel(
     "u1(r.u1, r.i8, r.i8, r.i8, r.i8, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, u8, i8, u2)",
     small=0,
     nogil=False,
+    companions=(LOCATE,),
 )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pilum.encoding.kernels import Kernel
 from pilum.encoding.kernels.memory import empty
-from pilum.encoding.kernels.pick import WITHOUT
+from pilum.encoding.kernels.pick import cost_without
 
 __all__ = ["Found", "ListShape", "pick_lists"]
 
@@ -84,7 +84,7 @@ def pick_lists(
     Returns:
         What was found; None if there is no kernel, or a chunk is not as it should be.
     """
-    kernel = _PICK_LISTS.get(len(data) + WITHOUT * len(positions))
+    kernel = _PICK_LISTS.get(3 * cost_without(len(positions)))
     if kernel is None:
         return None
     visible = _ALL if shape.visible is None else shape.visible

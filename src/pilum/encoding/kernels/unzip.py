@@ -249,7 +249,4 @@ def _one_row(data: Bytes, shape: EntryShape) -> tuple[Ints, Ints, Ints, Ints, In
     return found.rep.astype(np.int64), found.definition.astype(np.int64), visible, starts, sizes
 
 
-_WALK = Kernel(
-    walk_numba,
-    "i8(r.u1, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, i8, u2, u2, i8, i8)",
-)
+_WALK = Kernel(walk_numba, "i8(r.u1, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, i8, u2, u2, i8, i8)")

@@ -36,9 +36,11 @@ from pilum.encoding.blocks import (
     pack_bits,
     unpack_bits,
 )
+from pilum.encoding.codecs import fsst, general
 from pilum.encoding.page import EncodedPage
 from pilum.encoding.v2_0.values import member_bits
 from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.proto.lazy import array_encodings_pb2 as pb
 from pilum.schema import Field
 from pilum.schema.jsonb import is_json_text, jsonb_of_text
 
@@ -78,7 +80,6 @@ class BlobRows(NamedTuple):
         rows[:, 1] = sizes
         if self.valid is not None:
             rows[~self.valid] = (1, 0)
-        pb = _messages()
         members = [_no_nulls(_flat_message(64, 0)) for _ in range(2)]
         packed = pb.PackedStruct(inner=members, buffer=pb.Buffer())
         message = pb.ArrayEncoding(packed_struct=packed)
@@ -127,7 +128,6 @@ def encode_rows(field: Field, array: Any) -> list[ColumnRows]:
 
 def struct_header(length: int) -> EncodedPage:
     """The one page of a struct's header column."""
-    pb = _messages()
     message = pb.ArrayEncoding(struct=pb.SimpleStruct())
     return EncodedPage([], message.SerializeToString(), length)
 
@@ -146,12 +146,6 @@ class _Buffers:
     def add(self, data: Bytes) -> int:
         self.data.append(data)
         return len(self.data) - 1
-
-
-def _messages() -> Any:
-    from pilum.proto import array_encodings_pb2
-
-    return array_encodings_pb2
 
 
 def _array(array: Any, buffers: _Buffers, metadata: Mapping[str, str]) -> Any:
@@ -178,7 +172,6 @@ def _valid(array: Any) -> Bools | None:
 
 
 def _nullable(block: Block, valid: Bools | None, buffers: _Buffers) -> Any:
-    pb = _messages()
     if isinstance(block, NullBlock) or (valid is not None and not valid.any()):
         return pb.ArrayEncoding(nullable=pb.Nullable(all_nulls=pb.Nullable.AllNull()))
     if valid is None or valid.all():
@@ -192,7 +185,6 @@ def _inner(block: Block, buffers: _Buffers) -> Any:
     if isinstance(block, FixedBlock):
         return _flat(block, buffers)
     if isinstance(block, FslBlock):
-        pb = _messages()
         valid = None
         if block.validity is not None:
             valid = unpack_bits(block.validity, block.count * block.dimension)
@@ -207,23 +199,18 @@ def _flat(block: FixedBlock, buffers: _Buffers) -> Any:
 
 
 def _flat_message(bits: int, index: int) -> Any:
-    pb = _messages()
     # An empty Buffer means buffer 0 of the page: it has to be there.
     return pb.ArrayEncoding(flat=pb.Flat(bits_per_value=bits, buffer=pb.Buffer(buffer_index=index)))
 
 
 def _no_nulls(values: Any) -> Any:
-    pb = _messages()
     return pb.ArrayEncoding(nullable=pb.Nullable(no_nulls=pb.Nullable.NoNull(values=values)))
 
 
 def _binary(block: VariableBlock, valid: Bools | None, buffers: _Buffers, metadata: Mapping[str, str]) -> Any:
-    pb = _messages()
     scheme = metadata.get(_COMPRESSION, "")
     if scheme == "fsst" and block.offset_bits == 32:
-        from pilum.encoding.codecs.fsst import code_strings
-
-        block, table = code_strings(block)
+        block, table = fsst.code_strings(block)
         if table is not None:
             binary = _binary(block, valid, buffers, {})
             return pb.ArrayEncoding(fsst=pb.Fsst(binary=binary, symbol_table=table))
@@ -235,10 +222,8 @@ def _binary(block: VariableBlock, valid: Bools | None, buffers: _Buffers, metada
     data = block.data[:total]
     compression = None
     if scheme in _SCHEMES and total:
-        from pilum.encoding.codecs.general import compress
-
         level = int(metadata[_LEVEL]) if metadata.get(_LEVEL, "").isdigit() else None
-        data = np.frombuffer(compress(_SCHEMES[scheme], data, level), np.uint8)
+        data = np.frombuffer(general.compress(_SCHEMES[scheme], data, level), np.uint8)
         compression = pb.Compression(scheme=scheme, level=level)
     bytes_flat = _flat_message(8, buffers.add(data))
     if compression is not None:
@@ -259,7 +244,6 @@ def _automatic_dictionary(array: Any, buffers: _Buffers) -> Any:
     if len(items) >= _DICTIONARY_VALUES:
         return None
     shifted = np.where(arrays.valid(encoded.indices), arrays.filled(encoded.indices) + 1, 0)
-    pb = _messages()
     indices = _no_nulls(_flat_message(8, buffers.add(shifted.astype(np.uint8))))
     message = pb.Dictionary(indices=indices, items=_plain(items, buffers), num_dictionary_items=len(items))
     return pb.ArrayEncoding(dictionary=message)
@@ -292,7 +276,6 @@ def _dictionary(array: Any, buffers: _Buffers) -> Any:
     block = from_arrow(indices)
     if not len(items):  # only for a column without rows: an index needs something to point to
         items = pa.nulls(1, items.type)
-    pb = _messages()
     message = pb.Dictionary(
         indices=_no_nulls(_inner(block, buffers)),
         items=_plain(items, buffers),
@@ -306,7 +289,6 @@ def _dictionary(array: Any, buffers: _Buffers) -> Any:
 
 def _list(array: Any) -> tuple[EncodedPage, Any]:
     """The page of ends, and the items of the lists back to back."""
-    pb = _messages()
     count = len(array)
     dtype = np.int64 if pa.types.is_large_list(array.type) else np.int32
     valid = _valid(array)
@@ -351,14 +333,12 @@ def _packed(field: Field, array: Any) -> EncodedPage:
             raise UnsupportedError(f"field {field.name!r}: packed structs of {member.type}")
         grid[:, at : at + width] = block.data[: count * width].reshape(count, width)
         at += width
-        pb = _messages()
         message = _no_nulls(_flat_message(block.bits, 0))
         for dimension in reversed(bits):
             message = _no_nulls(
                 pb.ArrayEncoding(fixed_size_list=pb.FixedSizeList(dimension=dimension, items=message))
             )
         inner.append(message)
-    pb = _messages()
     packed = pb.ArrayEncoding(packed_struct=pb.PackedStruct(inner=inner, buffer=pb.Buffer()))
     return EncodedPage([grid.reshape(-1)], packed.SerializeToString(), count)
 

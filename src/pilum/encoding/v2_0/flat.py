@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pilum.encoding.blocks import Bytes, FixedBlock, pack_bits, slice_block, take_block
+from pilum.encoding.codecs import general
 from pilum.encoding.kernels import ranges
 from pilum.encoding.page import Range, Rows
 from pilum.encoding.v2_0.reads import GAP, ArrayDecoder, ArrayRead, Ints, PageBuffers, Values, plan_runs
@@ -95,9 +96,7 @@ class FlatDecoder(ArrayDecoder):
     def _plain(self, data: Bytes) -> Bytes:
         if self.scheme is None:
             return data
-        from pilum.encoding.codecs.general import decompress
-
-        return decompress(_SCHEMES[self.scheme], data)
+        return general.decompress(_SCHEMES[self.scheme], data)
 
     def _decompressed(self, buffer: Bytes, rows: Rows) -> Values:
         data = self._plain(buffer)

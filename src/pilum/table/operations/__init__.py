@@ -7,12 +7,7 @@ operations mean to each other is in `conflicts`.
 
 from pilum.table.operations.base import UNKNOWN, Opaque, Operation
 from pilum.table.operations.columns import DataReplacement, Merge, Project
-from pilum.table.operations.configuration import (
-    ReserveFragments,
-    UpdateBases,
-    UpdateConfig,
-    UpdateMap,
-)
+from pilum.table.operations.configuration import ReserveFragments, UpdateBases, UpdateConfig, UpdateMap
 from pilum.table.operations.indexing import CreateIndex, Rewrite, RewriteGroup, RewrittenIndex
 from pilum.table.operations.outside import DataOverlay, UpdateMemWalState
 from pilum.table.operations.rows import (

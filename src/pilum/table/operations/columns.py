@@ -86,10 +86,7 @@ def _with_ids_of(fragment: Fragment, before: Fragment) -> Fragment:
     if fragment.row_ids is not None or fragment is before:
         return fragment
     return replace(
-        fragment,
-        row_ids=before.row_ids,
-        created_at=before.created_at,
-        last_updated_at=before.last_updated_at,
+        fragment, row_ids=before.row_ids, created_at=before.created_at, last_updated_at=before.last_updated_at
     )
 
 

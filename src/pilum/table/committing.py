@@ -32,6 +32,7 @@ from pilum.errors import (
 from pilum.io import QuerySpan, Store
 from pilum.io.postponed import PostponingStore
 from pilum.io.runtime import cancel_and_wait
+from pilum.table import maintenance
 from pilum.table.build import build_manifest
 from pilum.table.catch_up import History
 from pilum.table.external import publish, settle
@@ -467,7 +468,5 @@ async def _discard(store: Store, paths: list[str]) -> None:
 async def _clean_up(store: Store, manifest: Manifest) -> None:
     """The cleanup that the config asks for; the commit stands whatever becomes of it."""
     if "lance.auto_cleanup.interval" in manifest.config:
-        from pilum.table.maintenance import auto_cleanup  # which looks at branches, whose module commits
-
         with contextlib.suppress(PilumError, OSError):
-            await auto_cleanup(store, manifest)
+            await maintenance.auto_cleanup(store, manifest)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 import pilum.blob
-from pilum.schema import Schema
+from pilum.schema import Schema, prepared_field, with_extensions
 
 
 @pytest.fixture(params=["pilum", "reference"])
@@ -115,3 +115,11 @@ def test_a_schema_of_blobs() -> None:
         "ARROW:extension:metadata": "",
     }
     assert [member.name for member in schema.fields[0].children] == ["data", "uri", "position", "size"]
+
+
+def test_a_name_that_stands_for_something_else() -> None:
+    """A file may have any struct under the name of a registered type."""
+    schema = pa.schema([prepared_field("x")])
+    assert with_extensions(schema) is schema
+    found = with_extensions(Schema.from_arrow(pa.schema([pilum.blob.blob_field("x")])).to_arrow())
+    assert found.field("x").type.extension_name == "lance.blob.v2"

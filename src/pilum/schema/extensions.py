@@ -67,9 +67,12 @@ def with_extensions(schema: Any) -> Any:
     """`pa.Schema` with the extension types that its metadata keys name and Arrow has registered.
 
     Fields of unregistered extension types keep their storage type and metadata, as in the
-    reference.  Works at any depth.
+    reference; so do all if a registered type refuses what a file has under its name.  Works at any depth.
     """
     if not any(field.metadata or field.type.num_fields for field in schema):
         return schema
     # Arrow resolves the keys wherever a schema enters it.
-    return pa.ipc.read_schema(schema.serialize())
+    try:
+        return pa.ipc.read_schema(schema.serialize())
+    except (TypeError, ValueError):
+        return schema

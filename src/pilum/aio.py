@@ -23,16 +23,20 @@ from pilum.dataset.references import AsyncBranches as Branches
 from pilum.dataset.references import AsyncTags as Tags
 from pilum.file.api import AsyncLanceFileReader as LanceFileReader
 from pilum.file.api import AsyncLanceFileWriter as LanceFileWriter
+from pilum.file.blob_writers import AsyncDedicatedBlobWriter as DedicatedBlobWriter
+from pilum.file.blob_writers import AsyncPackedBlobWriter as PackedBlobWriter
 from pilum.file.folder import AsyncLanceFileSession as LanceFileSession
 
 __all__ = [
     "Branches",
+    "DedicatedBlobWriter",
     "LanceDataset",
     "LanceFileReader",
     "LanceFileSession",
     "LanceFileWriter",
     "LanceFragment",
     "LanceScanner",
+    "PackedBlobWriter",
     "Tags",
     "commit",
     "commit_batch",

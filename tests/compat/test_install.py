@@ -106,7 +106,7 @@ def test_what_is_not_built_says_so(tmp_path: Path) -> None:
         "import lance, pyarrow as pa\n"
         "from lance.query import MatchQuery, Occur\n"
         "ds = lance.write_dataset(pa.table({'a': [1]}), 'memory://unbuilt')\n"
-        "calls = [lambda: MatchQuery('a', 'b'), lambda: Occur.MUST, lambda: lance.blob_field('x'),\n"
+        "calls = [lambda: MatchQuery('a', 'b'), lambda: Occur.MUST, lambda: lance.BlobFile(None),\n"
         "         lambda: ds.create_scalar_index('a', 'BTREE'), lambda: ds.merge_insert('a'),\n"
         "         lambda: ds.optimize.compact_files(), lambda: ds.take_blobs('a', [0]),\n"
         "         lambda: ds.scanner(full_text_query='x')]\n"

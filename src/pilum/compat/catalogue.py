@@ -40,11 +40,11 @@ def _functions(feature: str, *names: str) -> dict[str, _Unbuilt]:
 
 
 _BLOBS = {
-    **_classes("blobs", "Blob", "BlobArray", "BlobColumn", "BlobFile", "BlobIterator", "BlobType"),
-    **_functions("blobs", "blob_array", "blob_field"),
+    **_here("pilum.blob", "Blob", "BlobArray", "BlobType", "blob_array", "blob_field"),
+    **_classes("reading blobs", "BlobColumn", "BlobFile", "BlobIterator"),
 }
-_BLOB_WRITERS = _classes(
-    "blobs", "BlobDescriptor", "BlobDescriptorArrayBuilder", "DedicatedBlobWriter", "PackedBlobWriter"
+_BLOB_WRITERS = _here(
+    "pilum.blob", "BlobDescriptor", "BlobDescriptorArrayBuilder", "DedicatedBlobWriter", "PackedBlobWriter"
 )
 _VALUES = _here(
     "pilum", "DataStatistics", "FieldStatistics", "Index", "IndexFile", "LanceOperation", "Transaction"

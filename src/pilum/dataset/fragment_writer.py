@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from pilum import arrays
 from pilum.dataset.fragment_metadata import metadata_of
-from pilum.errors import InvalidInputError
+from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.file import FileWriter
 from pilum.io import Store
-from pilum.schema import Schema
+from pilum.schema import Schema, is_prepared
 from pilum.schema.jsonb import is_json_text, jsonb_of_text
 from pilum.table import DataFile, Fragment, data_file_name
 
@@ -52,6 +52,12 @@ class FragmentWriter:
         page_bytes: int | None = None,
         progress: Any = None,
     ) -> None:
+        for field in schema.walk():
+            if is_prepared(field):
+                raise UnsupportedError(
+                    f"column {field.name!r}: datasets do not take descriptors of blobs yet; write a file with"
+                    " LanceFileSession.open_writer and commit it as a fragment"
+                )
         self._store, self._schema, self._version = store, schema, version
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._limits = {} if page_bytes is None else {"page_bytes": page_bytes}

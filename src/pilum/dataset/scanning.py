@@ -19,7 +19,7 @@ from pilum.query.ordering import ColumnOrdering
 from pilum.query.request import Nearest, ScanRequest
 from pilum.query.scan import count, plan_scan
 from pilum.query.snapshot import Snapshot
-from pilum.schema import Schema
+from pilum.schema import Schema, with_stored_blobs
 
 if TYPE_CHECKING:
     from pilum.query.request_plan import RequestPlan
@@ -97,6 +97,8 @@ def scan_request(
     blobs = options.get("blob_handling")
     if blobs is not None and blobs not in _BLOB_HANDLING:
         raise InvalidInputError(f"blob_handling must be one of {', '.join(_BLOB_HANDLING)}, got {blobs!r}")
+    if blobs == "all_binary" and with_stored_blobs(schema) is not schema:
+        raise UnsupportedError("blob_handling='all_binary': reading blobs: not supported yet")
     late = options.get("late_materialization")
     if late is not None and not isinstance(late, (bool, list)):
         raise InvalidInputError("late_materialization must be a bool or a list of column names")

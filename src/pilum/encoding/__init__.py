@@ -53,6 +53,7 @@ else:
                 "Rows",
             ),
             "pages": ("cut_to_budget", "encode_page", "open_page"),
+            "prepared_blobs": (),
             "selection": (),
             "sparse": (),
             "structure": ("merge", "row_factors", "shred", "size_of", "slice_rows"),

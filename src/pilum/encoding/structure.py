@@ -24,13 +24,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pilum import arrays
-from pilum.encoding import levels
+from pilum.encoding import levels, prepared_blobs
 from pilum.encoding.arrow_blocks import from_arrow
 from pilum.encoding.assembly import assemble
 from pilum.encoding.blocks import NullBlock, block_bytes, concat_blocks, slice_block, unpack_bits
 from pilum.encoding.entries import Entries, enter_item, enter_list, finish, repeat_entries
 from pilum.encoding.page import LeafRows
 from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.schema.blobs import is_prepared
 from pilum.schema.field import Field
 from pilum.schema.jsonb import is_json_text, jsonb_of_text
 
@@ -116,7 +117,8 @@ def _leaf(field: Field, array: pa.Array, entries: Entries) -> LeafRows:
     if pa.types.is_struct(kind) and not field.children:
         return _empty_struct(field, array, entries)
     inner = enter_item(entries, _nulls(array))
-    return finish(inner, from_arrow(array))
+    block = prepared_blobs.block_of(array) if is_prepared(field) else from_arrow(array)
+    return finish(inner, block)
 
 
 def _dictionary_nulls(array: pa.Array) -> Bools | None:

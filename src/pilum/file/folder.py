@@ -1,6 +1,6 @@
 """Many files below one address, asynchronous: `AsyncLanceFileSession` (`spec/api.md`, section 6).
 
-Readers and writers of data files by relative path, and what a folder of files needs besides: listing, ranges of any
+Readers and writers of data files and of blobs beside them by relative path, and what a folder of files needs besides: listing, ranges of any
 file, copies from and to the local disk.  The synchronous twin is in `synchronous.py`.
 """
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pilum.errors import InvalidInputError
 from pilum.file.api import AsyncLanceFileReader, AsyncLanceFileWriter, locate
+from pilum.file.blob_writers import AsyncDedicatedBlobWriter, AsyncPackedBlobWriter
 from pilum.file.open import open_file
 from pilum.io import Store, store_for
 
@@ -66,6 +67,22 @@ class AsyncLanceFileSession:
         """A writer of a data file; arguments and errors as in `AsyncLanceFileWriter.open`."""
         begin = AsyncLanceFileWriter.begin
         return await begin(self._store, path, schema, data_cache_bytes, version, max_page_bytes)
+
+    async def open_packed_blob_writer(self, path: str, blob_id: int) -> AsyncPackedBlobWriter:
+        """A writer of a file of many blobs.
+
+        Args:
+            path: of the data file whose rows will refer to it; the blobs lie in a folder of the same name.
+            blob_id: 1 to 2**32 - 1; another one for each file of blobs of this data file.
+
+        Raises:
+            InvalidInputError: (a `ValueError`) no such id; ``path`` does not end in ``.lance``.
+        """
+        return await AsyncPackedBlobWriter.open(self._store, path, blob_id)
+
+    async def open_dedicated_blob_writer(self, path: str, blob_id: int) -> AsyncDedicatedBlobWriter:
+        """A writer of a file of one blob; arguments and errors as of `open_packed_blob_writer`."""
+        return await AsyncDedicatedBlobWriter.open(self._store, path, blob_id)
 
     async def contains(self, path: str) -> bool:
         """Whether there is a file of that name."""

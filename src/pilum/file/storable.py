@@ -14,15 +14,15 @@ from typing import Any
 import pyarrow as pa
 
 from pilum.errors import InvalidInputError, UnsupportedError
-from pilum.schema import Field, Schema, arrow_type_of, column_fields, logical_type_of
+from pilum.schema import Field, Schema, arrow_type_of, column_fields, is_prepared, logical_type_of
+from pilum.schema.field import BLOB_V2
 from pilum.schema.jsonb import is_json_text
 
-__all__ = ["accepts", "check_storable", "check_widths"]
+__all__ = ["accepts", "check_described_blobs", "check_storable", "check_widths"]
 
 _LISTS = ("list", "list.struct", "large_list", "large_list.struct", "map")
 _NO_BYTES = "fixed_size_binary:0"
 _BLOB_TYPES = ("large_binary", "blob")
-_BLOB_MEMBERS = ("kind", "position", "size", "blob_id", "blob_uri")
 
 
 def check_storable(schema: Schema, version: tuple[int, int]) -> None:
@@ -34,6 +34,7 @@ def check_storable(schema: Schema, version: tuple[int, int]) -> None:
     """
     column_fields(schema, version)
     check_widths(schema.fields, version)
+    check_described_blobs(schema, version)
     for top in schema.fields:
         _check(top, version, in_list=False, in_fixed=False)
 
@@ -76,8 +77,7 @@ def check_widths(fields: Sequence[Field], version: tuple[int, int]) -> None:
 
 
 def _check_blob(field: Field, version: tuple[int, int], in_list: bool) -> None:
-    if field.logical_type == "struct" and tuple(c.name for c in field.children) == _BLOB_MEMBERS:
-        _check_packed(field, version)
+    if is_prepared(field):
         return
     if field.logical_type not in _BLOB_TYPES:
         raise InvalidInputError(
@@ -85,6 +85,33 @@ def _check_blob(field: Field, version: tuple[int, int], in_list: bool) -> None:
         )
     if in_list:
         raise UnsupportedError(f"column {field.name!r}: blobs inside lists cannot be stored")
+
+
+def check_described_blobs(schema: Schema, version: tuple[int, int]) -> None:
+    """Refuse structs that stand for blobs, except prepared ones in 2.2 and later.
+
+    Raises:
+        UnsupportedError: an earlier version; blobs as bytes or addresses.
+        InvalidInputError: any other struct.
+    """
+    for field in schema.walk():
+        if not field.is_blob or (field.logical_type != "struct" and field.extension_name != BLOB_V2):
+            continue
+        if version < (2, 2):
+            raise UnsupportedError(f"column {field.name!r}: blobs with descriptors need file format 2.2")
+        members = [child.name for child in field.children]
+        if members[:2] == ["data", "uri"]:
+            raise UnsupportedError(
+                f"column {field.name!r}: blobs are not written as bytes or addresses yet; write them with"
+                " open_packed_blob_writer or open_dedicated_blob_writer of a LanceFileSession, or describe them with"
+                " a BlobDescriptorArrayBuilder"
+            )
+        if not is_prepared(field):
+            raise InvalidInputError(
+                f"column {field.name!r}: blobs are written as the descriptors of blob writers and of"
+                f" BlobDescriptorArrayBuilder, not as a {field.arrow_type}; descriptors that were read say where bytes"
+                " lie in their own file"
+            )
 
 
 def _check_packed(field: Field, version: tuple[int, int]) -> None:

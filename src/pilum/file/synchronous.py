@@ -17,6 +17,7 @@ import pyarrow as pa
 from pilum.file.api import AsyncLanceFileReader, AsyncLanceFileWriter, AsyncReaderResults, locate
 from pilum.file.details import LanceFileMetadata, LanceFileStatistics
 from pilum.file.folder import AsyncLanceFileSession, ListResult
+from pilum.file.synchronous_blobs import DedicatedBlobWriter, PackedBlobWriter
 from pilum.io import iterate, run
 
 __all__ = ["LanceFileReader", "LanceFileSession", "LanceFileWriter", "ReaderResults"]
@@ -251,6 +252,24 @@ class LanceFileSession:
             max_page_bytes=max_page_bytes,
         )
         return LanceFileWriter._of(self._run(opened), self._async.suspends)
+
+    def open_packed_blob_writer(self, path: str, blob_id: int) -> PackedBlobWriter:
+        """A writer of a file of many blobs.
+
+        Args:
+            path: of the data file whose rows will refer to it; the blobs lie in a folder of the same name.
+            blob_id: 1 to 2**32 - 1; another one for each file of blobs of this data file.
+
+        Raises:
+            InvalidInputError: (a `ValueError`) no such id; ``path`` does not end in ``.lance``.
+        """
+        opened = self._run(self._async.open_packed_blob_writer(path, blob_id))
+        return PackedBlobWriter(opened, self._async.suspends)
+
+    def open_dedicated_blob_writer(self, path: str, blob_id: int) -> DedicatedBlobWriter:
+        """A writer of a file of one blob; arguments and errors as of `open_packed_blob_writer`."""
+        opened = self._run(self._async.open_dedicated_blob_writer(path, blob_id))
+        return DedicatedBlobWriter(opened, self._async.suspends)
 
     def contains(self, path: str) -> bool:
         """Whether there is a file of that name."""

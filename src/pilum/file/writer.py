@@ -35,6 +35,7 @@ from pilum.encoding import (
     descriptors_of,
     encode_page,
     merge,
+    prepared_blobs,
     shred,
     size_of,
 )
@@ -47,7 +48,7 @@ from pilum.file.container import ALIGNMENT, closing_sections, column_encoding, p
 from pilum.file.late import prepare
 from pilum.file.storable import accepts, check_storable
 from pilum.io import ObjectWriter, Range, Store, current_runtime
-from pilum.schema import Field, Schema
+from pilum.schema import Field, Schema, is_prepared, with_stored_blobs
 
 __all__ = ["FileWriter", "WrittenFile"]
 
@@ -90,6 +91,7 @@ class _LeafColumn:
     options: EncodeOptions
     structural: str | None
     blob: bool
+    prepared: bool
     waiting: list[LeafRows] = dataclasses.field(default_factory=list)
     nbytes: int = 0
     rows: int = 0  # top-level rows in finished pages, the priority of the next one
@@ -136,14 +138,17 @@ class FileWriter:
         self, sink: ObjectWriter, path: str, schema: Schema, version: tuple[int, int], page_bytes: int
     ) -> None:
         self.path = path
-        self.schema = schema
+        self.schema = with_stored_blobs(schema)
         self.version = version
         self.num_rows = 0
         self.finished: WrittenFile | None = None
         self._sink = sink
         self._page_bytes = page_bytes
         self._fields = schema.fields
-        self._leaves = [[_leaf_column(top, leaf, version) for leaf in top.leaves()] for top in schema.fields]
+        self._leaves = [
+            _leaf_columns(top, stored, version)
+            for top, stored in zip(schema.fields, self.schema.fields, strict=True)
+        ]
         self._buffers: list[Range] = []
         self._position = 0
         self._due: list[_Due] = []
@@ -201,6 +206,9 @@ class FileWriter:
                 for leaf, rows in zip(leaves, shred(top, piece), strict=True):
                     if leaf.blob:
                         rows = await self._store_blobs(rows)
+                    elif leaf.prepared:
+                        values = prepared_blobs.inline_values(rows)
+                        rows = prepared_blobs.stored_blobs(rows, await self._store_values(values, rows))
                     if leaf.waiting and _must_end(leaf, rows):
                         due += _pages_of(leaf)
                     leaf.add(rows)
@@ -281,12 +289,16 @@ class FileWriter:
     # -- blobs ----
 
     async def _store_blobs(self, rows: LeafRows) -> LeafRows:
-        """Append values, each at a multiple of 64, and return their descriptors; a group of them is one write."""
+        """Append values and return their descriptors."""
         block = rows.block
         if not isinstance(block, VariableBlock):
             return descriptors_of(rows, np.zeros(rows.num_rows, np.int64))
+        return descriptors_of(rows, await self._store_values(block, rows))
+
+    async def _store_values(self, block: VariableBlock, rows: LeafRows) -> npt.NDArray[np.int64]:
+        """Append the values of rows, each at a multiple of 64, and return where; a group of them is one write."""
         sizes = np.diff(block.offsets).astype(np.int64)
-        if rows.definition is not None:
+        if rows.definition is not None and rows.rep is None:
             sizes[rows.definition > 0] = 0
         room = -(-sizes // ALIGNMENT) * ALIGNMENT
         ends = np.cumsum(room)
@@ -302,7 +314,7 @@ class FileWriter:
                 ranges.scatter(block.data, starts, sizes[part], out, np.cumsum(room[part]) - room[part])
                 await self._write_aligned([out])
             done = stop
-        return descriptors_of(rows, positions)
+        return positions
 
     # -- pages ------------------------------------------------------------------------------------------
 
@@ -346,12 +358,25 @@ class FileWriter:
         self._position += size + padding
 
 
-def _leaf_column(top: Field, leaf: Field, version: tuple[int, int]) -> _LeafColumn:
+def _leaf_columns(top: Field, stored: Field, version: tuple[int, int]) -> list[_LeafColumn]:
+    """The columns of a top-level field.
+
+    Args:
+        top: as rows come.
+        stored: as the file has it; not the same where there are prepared blobs.
+        version: format version.
+    """
+    pairs = zip(top.leaves(), stored.leaves(), strict=True)
+    return [_leaf_column(top, leaf, version, prepared=is_prepared(given)) for given, leaf in pairs]
+
+
+def _leaf_column(top: Field, leaf: Field, version: tuple[int, int], *, prepared: bool) -> _LeafColumn:
     options = _options(leaf, version)
     if leaf.children:
         members = tuple(_options(child, version) for child in leaf.children)
         options = dataclasses.replace(options, members=members)
-    return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY), leaf.is_blob and not leaf.children)
+    is_blob = leaf.is_blob and not leaf.children
+    return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY), is_blob, prepared)
 
 
 def _options(field: Field, version: tuple[int, int]) -> EncodeOptions:

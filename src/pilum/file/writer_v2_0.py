@@ -20,7 +20,7 @@ from pilum.encoding import EncodedPage
 from pilum.encoding.v2_0.encode import BlobRows, StructRows, encode_rows, struct_header
 from pilum.errors import UnsupportedError
 from pilum.file.container import ALIGNMENT, COLUMN_ENCODING_URL, closing_sections
-from pilum.file.storable import check_widths
+from pilum.file.storable import check_described_blobs, check_widths
 from pilum.file.writer import PAGE_BYTES, FileWriter, WrittenFile
 from pilum.io import ObjectWriter, Store
 from pilum.schema import Field, Schema, column_fields
@@ -92,6 +92,7 @@ class FileWriter20(FileWriter):
             raise UnsupportedError(f"this writer writes file format 2.0, not {version[0]}.{version[1]}")
         column_fields(schema, VERSION)
         check_widths(schema.fields, VERSION)
+        check_described_blobs(schema, VERSION)
         return cls(await store.create(path), path, schema, page_bytes)
 
     async def write(self, batch: pa.RecordBatch) -> None:

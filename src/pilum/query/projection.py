@@ -18,7 +18,7 @@ from pilum import arrays
 from pilum.errors import InvalidInputError
 from pilum.query import binding
 from pilum.query.system import DISTANCE, QUERY_INDEX, ROW_ADDRESS, ROW_ID, SYSTEM_TYPES
-from pilum.schema import Schema, split_path
+from pilum.schema import Schema, split_path, with_stored_blobs
 
 __all__ = ["DISTANCE", "QUERY_INDEX", "ROW_ADDRESS", "ROW_ID", "Projection", "resolve", "stored_columns"]
 
@@ -95,9 +95,12 @@ def resolve(
 ) -> Projection:
     """Resolve a user's column list (or name -> SQL mapping) against a table's schema.
 
+    Blobs of v2 are read as their descriptors.
+
     Raises:
         InvalidInputError: a column is unknown (the nearest name is suggested) or named twice.
     """
+    schema = with_stored_blobs(schema)
     if columns is None:
         outputs = [Output(field.to_arrow(), (field.name,)) for field in schema.fields]
     elif isinstance(columns, Mapping):

@@ -29,7 +29,7 @@ from pilum.query.request import ScanRequest
 from pilum.query.snapshot import Snapshot
 from pilum.query.system import SYSTEM_TYPES
 from pilum.query.units import unit_bytes
-from pilum.schema import Schema, bytes_per_row, split_path
+from pilum.schema import Schema, bytes_per_row, split_path, with_stored_blobs
 from pilum.table import Fragment
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def readahead(snapshot: Snapshot, request: ScanRequest) -> int:
 
 def plan_scan(snapshot: Snapshot, request: ScanRequest) -> Scan:
     """Resolve columns and filter against the schema.  Pure; raises InvalidInputError for bad names."""
-    schema = snapshot.manifest.schema
+    schema = with_stored_blobs(snapshot.manifest.schema)
     projection = resolve(
         schema, request.columns, with_row_id=request.with_row_id, with_row_address=request.with_row_address
     )
@@ -194,7 +194,7 @@ def _bounded(snapshot: Snapshot, request: ScanRequest, bound: Any) -> Schema | N
     if not old:
         return None
     names = set(pruning.bounded_columns(bound.node))
-    schema = snapshot.manifest.schema
+    schema = with_stored_blobs(snapshot.manifest.schema)
     found = [field.name for field in schema.fields if field.name in names]
     return schema.project(found) if found else None
 
@@ -216,7 +216,7 @@ def plan_stages(
         late: the option `late_materialization`: True reads all output columns late, False none, names exactly
             these; None decides by the store and the width of the column.
     """
-    schema = snapshot.manifest.schema
+    schema = with_stored_blobs(snapshot.manifest.schema)
     returned_names = [field.name for field in returned.fields]
     if isinstance(late, tuple):
         for name in late:

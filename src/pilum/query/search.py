@@ -41,7 +41,7 @@ from pilum.query.system import system_columns
 from pilum.query.take import take_addresses
 from pilum.query.units import UnitGroup, group_units, plan_units, rows_for
 from pilum.query.vector_column import VectorColumn
-from pilum.schema import Schema
+from pilum.schema import Schema, with_stored_blobs
 
 __all__ = ["Search", "SearchGroup", "plan_search", "search", "search_groups"]
 
@@ -116,7 +116,7 @@ def plan_search(snapshot: Snapshot, request: ScanRequest) -> Search:
         TypeError: the column does not hold vectors.
     """
     assert request.nearest is not None
-    nearest, schema = request.nearest, snapshot.manifest.schema
+    nearest, schema = request.nearest, with_stored_blobs(snapshot.manifest.schema)
     names = [field.name for field in schema.fields]
     if nearest.column not in names:
         raise InvalidInputError(

@@ -6,7 +6,15 @@ type; `column_indices` numbers the columns of a file;
 `with_extensions` turns storage types back into Arrow extension types.  Nothing here reads or writes.
 """
 
-from pilum.schema.blobs import BLOB_DESCRIPTOR, is_descriptor, with_descriptors
+from pilum.schema.blobs import (
+    BLOB_DESCRIPTOR,
+    PREPARED_BLOB,
+    is_descriptor,
+    is_prepared,
+    prepared_field,
+    with_descriptors,
+    with_stored_blobs,
+)
 from pilum.schema.columns import column_fields, column_indices
 from pilum.schema.extensions import with_extensions
 from pilum.schema.field import Field, Schema, check_names, parse_file_descriptor, split_path
@@ -15,6 +23,7 @@ from pilum.schema.width import bytes_per_row
 
 __all__ = [
     "BLOB_DESCRIPTOR",
+    "PREPARED_BLOB",
     "Field",
     "Schema",
     "arrow_type_of",
@@ -23,9 +32,12 @@ __all__ = [
     "column_fields",
     "column_indices",
     "is_descriptor",
+    "is_prepared",
     "logical_type_of",
     "parse_file_descriptor",
+    "prepared_field",
     "split_path",
     "with_descriptors",
     "with_extensions",
+    "with_stored_blobs",
 ]

@@ -28,12 +28,16 @@ class _ArrowSchema(ctypes.Structure):
     _fields_ = (("format", ctypes.c_char_p), ("name", ctypes.c_char_p), ("metadata", ctypes.c_void_p))
 
 
-@lru_cache(maxsize=256)
 def extension_parameters(arrow_type: Any) -> bytes:
     """The serialized parameters of an extension type (``ARROW:extension:metadata``)."""
     serialize = getattr(arrow_type, "__arrow_ext_serialize__", None)
-    if serialize is not None:
+    if serialize is not None:  # types defined in Python need not be hashable
         return bytes(serialize())
+    return _exported_parameters(arrow_type)
+
+
+@lru_cache(maxsize=256)
+def _exported_parameters(arrow_type: Any) -> bytes:
     get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
     get_pointer.restype = ctypes.c_void_p
     get_pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
@@ -63,9 +67,12 @@ def with_extensions(schema: Any) -> Any:
     """`pa.Schema` with the extension types that its metadata keys name and Arrow has registered.
 
     Fields of unregistered extension types keep their storage type and metadata, as in the
-    reference.  Works at any depth.
+    reference; so do all if a registered type refuses what a file has under its name.  Works at any depth.
     """
     if not any(field.metadata or field.type.num_fields for field in schema):
         return schema
     # Arrow resolves the keys wherever a schema enters it.
-    return pa.ipc.read_schema(schema.serialize())
+    try:
+        return pa.ipc.read_schema(schema.serialize())
+    except (TypeError, ValueError):
+        return schema

@@ -41,12 +41,13 @@ from pilum.schema.width import bytes_per_row
 if TYPE_CHECKING:
     from pilum.proto import file_pb2
 
-__all__ = ["BLOB_KEY", "BLOB_V2", "FIELD_ID_KEY", "Field", "Schema", "parse_file_descriptor"]
+__all__ = ["BLOB_KEY", "BLOB_V2", "FIELD_ID_KEY", "PACKED_KEY", "Field", "Schema", "parse_file_descriptor"]
 
 FIELD_ID_KEY = "lance:field_id"
 BLOB_KEY = "lance-encoding:blob"
 BLOB_V2 = "lance.blob.v2"
-_PACKED_KEYS = ("lance-encoding:packed", "packed")
+PACKED_KEY = "lance-encoding:packed"
+_PACKED_KEYS = (PACKED_KEY, "packed")
 _PRIMARY_KEY = "lance-schema:unenforced-primary-key"
 _PRIMARY_KEY_POSITION = "lance-schema:unenforced-primary-key:position"
 _CLUSTERING_KEY_POSITION = "lance-schema:unenforced-clustering-key:position"
@@ -551,7 +552,6 @@ def _tree(messages: Iterable[file_pb2.Field]) -> tuple[Field, ...]:
             )
         if parent_id == -1:
             top.append(node)
-            blob = node if message.logical_type == "struct" and _is_blob_v2(message) else None
         else:
             parent = by_id.get(parent_id)
             if parent is None:
@@ -560,6 +560,7 @@ def _tree(messages: Iterable[file_pb2.Field]) -> tuple[Field, ...]:
                 )
             parent[1].append(node)
             flat = False
+        blob = node if message.logical_type == "struct" and _is_blob_v2(message) else None
         by_id[field_id] = node
     if flat:
         return tuple([_build_leaf(message) for message, _ in top])

@@ -526,7 +526,7 @@ class FileReader:
             (leaf, column, number)
             for leaf, column in enumerate(resolved.columns)
             if not column.ready
-            for number in column.uninitialised(scaled(rows, resolved.scales[leaf]))
+            for number in self._pages_to_load(column, scaled(rows, resolved.scales[leaf]))
         ]
         if not missing:
             return
@@ -546,6 +546,16 @@ class FileReader:
             for future in set(waits.values()):
                 await wait_for(future)
             await self._initialise(resolved, rows)  # whoever loaded them may have failed
+
+    def _pages_to_load(self, column: Column, rows: Rows) -> list[int]:
+        """The pages whose metadata must be here, or all where scattered rows touch many and no network is between.
+
+        The next take will want others of them, and a column that has them all reads rows of all in one pass.
+        """
+        numbers = column.uninitialised(rows)
+        if isinstance(rows, range) or self.store.suspends or len(numbers) < max(2, len(column.pages) // 8):
+            return numbers
+        return [number for number, page in enumerate(column.pages) if not page.initialised]
 
     async def _load_pages(
         self, resolved: ResolvedProjection, rows: Rows, missing: list[tuple[int, Column, int]]

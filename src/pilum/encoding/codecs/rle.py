@@ -38,6 +38,7 @@ __all__ = ["CODEC", "rle_size"]
 
 _LONGEST = 255
 _SEGMENT = 4096  # the reference's writer measures runs in segments of this many values
+_PIECE = 1 << 15  # words compared at a time
 
 
 class RleCodec(Codec):
@@ -227,16 +228,32 @@ def rle_size(block: FixedBlock) -> tuple[int, int]:
     Where the runs alone say that nothing is saved, that is what is returned: at least as many bytes as the values.
     """
     words = block.words()
-    changes = words[1:] != words[:-1]
-    number = int(np.count_nonzero(changes)) + min(1, len(words))
+    number = _count_runs(words)
     least = number * (words.itemsize + 1)
     if least >= words.nbytes:
         return least, number
-    heads = np.append(0, np.flatnonzero(changes) + 1)
+    heads = run_starts(words)
+    longest = max(int(np.diff(heads).max(initial=0)), len(words) - int(heads[-1]))
+    if longest <= _LONGEST:  # an entry for each run
+        return least, number
     lengths = np.diff(heads, append=len(words))
     whole, rest = np.divmod(lengths, _SEGMENT)
     entries = whole * -(-_SEGMENT // _LONGEST) + (rest + _LONGEST - 1) // _LONGEST
     return int(entries.sum()) * (words.itemsize + 1), len(heads)
+
+
+def _count_runs(words: npt.NDArray[Any]) -> int:
+    """How many runs there are, piece by piece: what is compared stays in the processor's cache."""
+    changed = np.empty(_PIECE, np.bool_)
+    number = min(1, len(words))
+    for start in range(1, len(words), _PIECE):
+        piece = words[start : start + _PIECE]
+        number += int(
+            np.count_nonzero(
+                np.not_equal(piece, words[start - 1 : start - 1 + len(piece)], out=changed[: len(piece)])
+            )
+        )
+    return number
 
 
 def _plan(heads: Ints, total: int, entry: int, max_values: int) -> Ints:

@@ -337,12 +337,14 @@ def _decoded_to_arrow(block: DictionaryBlock, kind: pa.DataType, validity: Bools
 
 
 def _dictionary_to_arrow(block: DictionaryBlock, kind: pa.DataType, validity: Bools | None) -> pa.Array:
-    """Indices of the width that the type wants, over the stored items."""
+    """Indices of the width that the type wants, over the stored items; whoever made the block has checked them."""
     words = block.indices.words()
-    stored = kind.index_type.to_pandas_dtype()
+    stored = np.dtype(kind.index_type.to_pandas_dtype())
     if block.items.count - 1 > np.iinfo(stored).max:
         raise InvalidInputError(f"a dictionary of {block.items.count} items does not fit a {kind}")
     mask = None if validity is None else ~validity
-    indices = arrays.from_numpy(words.astype(stored, copy=False), kind.index_type, mask)
+    # of equal width they are the same bytes, since none is negative
+    words = words.view(stored) if words.itemsize == stored.itemsize else words.astype(stored)
+    indices = arrays.from_numpy(words, kind.index_type, mask)
     items = to_arrow(block.items, kind.value_type)
-    return pa.DictionaryArray.from_arrays(indices, items, ordered=kind.ordered)
+    return pa.DictionaryArray.from_arrays(indices, items, ordered=kind.ordered, safe=False)

@@ -72,6 +72,22 @@ def test_initialisation_overlaps_across_a_full_window_of_fragments(what: str) ->
     assert asyncio.run(bounded()) == 200
 
 
+def test_large_fragments_are_opened_before_their_turn() -> None:
+    """While one group is in flight, the metadata of the fragments behind it is asked for: else the gate stays shut."""
+    values = np.random.default_rng(0).standard_normal(4 * 300_000)
+    pilum.write_dataset(pa.table({"x": values}), "memory://gated-ahead", max_rows_per_file=300_000)
+
+    async def main() -> int:
+        store = GatedStore(MemoryStore("gated-ahead"), prefix="data/", distinct=4)
+        ds = await over(store)
+        async with asyncio.timeout(20):
+            table = await ds.to_table(io_buffer_size=3 << 20, fragment_readahead=1)
+        assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        return table.num_rows
+
+    assert asyncio.run(main()) == len(values)
+
+
 @pytest.mark.parametrize("what", ["to_table", "to_batches", "nearest", "take"])
 def test_a_failing_fragment_surfaces_at_the_await_and_leaks_nothing(what: str) -> None:
     inner = filled(f"failing-{what}", 30)

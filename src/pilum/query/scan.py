@@ -14,7 +14,7 @@ once, so that the last step reads about as much as all before it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from pilum.io import current_runtime
 from pilum.io.ordered import drive
 from pilum.query.fragment_reader import gather
 from pilum.query.memory import Share, scan_share, share_alone
+from pilum.query.opened_ahead import OpenedAhead
 from pilum.query.ordering import TopRows
 from pilum.query.projection import resolve
 from pilum.query.rows import live_to_physical
@@ -322,16 +323,22 @@ async def _pieces(
     filtered = bool(scan.stages)
     skip = (request.offset or 0) if filtered else 0
     left = request.limit if filtered else None
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         share = stack.enter_context(scan_share(request.io_buffer_size, suspends=scan.snapshot.suspends))
         if work is None:
             work = await plan_work(scan, share.nbytes)
         planned = work.share
 
+        groups = work.groups
+        ahead = None
+        if scan.snapshot.suspends and request.limit is None and len(groups) > work.window:
+            ahead = await stack.enter_async_context(OpenedAhead(scan, groups, work.window))
+
         async def read(group: UnitGroup) -> Piece | None:
+            if ahead is not None:
+                ahead.advance()
             return await read_group(scan, group, bodies.pop(id(group), None) if bodies else None)
 
-        groups = work.groups
         at = 0
         while at < len(groups):
             size, window = _phase_of(scan, at, work.window)

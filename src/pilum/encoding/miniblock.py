@@ -279,10 +279,9 @@ class MiniBlockDecoder(PageDecoder):
         data = buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
         chunks, rows = located.chunks, len(located.of_row)
         _expect(data, int(located.ends[-1]))
-        if self._picker and rows <= FEW * len(chunks):
-            found = self._pick(data, located)
-            if found is not None:
-                return found
+        found = self._pick(data, located)
+        if found is not None:
+            return found
         index, counts = self._ready(), self._counts[chunks]
         block, rep, definition, num_levels = self._decode_chunks(data, located.starts, located.ends, counts)
         begins = index.first[chunks + 1] - index.first[chunks]  # rows that begin in each chunk

@@ -13,8 +13,11 @@ import pytest
 from pilum import jit
 from pilum.encoding.column_rows import ColumnRows
 from pilum.encoding.miniblock import MiniBlockDecoder
+from pilum.encoding.page import PageDecoder, PageRead
 from pilum.errors import CorruptFileError
 from pilum.file import FileReader
+from pilum.file.metadata import Column
+from pilum.file.plan import ColumnRead
 from pilum.io import MemoryStore
 from tests.file.files import assert_same, drive, read_memory, write_memory
 
@@ -119,3 +122,30 @@ def test_damage(name: str, compiled: None, monkeypatch: pytest.MonkeyPatch) -> N
             assert fast.equals(plain)
     assert messages or name in ("integers", "nulls")
     assert all("column a" in text or "page" in text for text in messages)
+
+
+class Page(PageDecoder):
+    """A page of two rows, each a chunk of 8 bytes; the bytes say which."""
+
+    def __init__(self, place: int) -> None:
+        self.num_rows, self.layers, self.place = 2, (1,), place
+
+    def schedule(self, rows: Any) -> PageRead:
+        ranges = [(self.place + 8 * int(row), self.place + 8 * int(row) + 8) for row in rows]
+        return PageRead([(ranges[0][0], ranges[-1][1])] if len(ranges) == 2 else ranges, _not_decoded)
+
+
+def _not_decoded(buffers: list[Any]) -> Any:
+    raise AssertionError
+
+
+def test_pages_may_lie_in_any_order() -> None:
+    """Read one by one after all, each page gets its own chunks, wherever it lies in the file."""
+    pages = [Page(200), Page(100), Page(300)]
+    column = Column(0, [*pages], [(page.place, page.place + 16) for page in pages])
+    rows = np.array([0, 1, 3, 4])
+    ranges = [(200, 208), (208, 216), (108, 116), (300, 308)]
+    chunks = [np.full(8, place // 8, np.uint8) for place, _ in ranges]
+    read = ColumnRead(ranges, lambda buffers: None, column, rows)
+    found = [(number, [part.tolist() for part in parts]) for number, _, parts in read.pages(chunks)]
+    assert found == [(0, [[25] * 8 + [26] * 8]), (1, [[13] * 8]), (2, [[37] * 8])]

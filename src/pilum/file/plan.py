@@ -125,9 +125,10 @@ class ColumnRead(NamedTuple):
         for number, part in self.column.overlapping(self.rows):
             read = self.column.pages[number].schedule(part)
             parts = []
-            for _, stop in read.ranges:
-                first = at
-                while at < len(buffers) and self.ranges[at][1] <= stop:
+            for start, stop in read.ranges:
+                first, left = at, stop - start
+                while left > 0 and at < len(buffers):
+                    left -= len(buffers[at])
                     at += 1
                 parts.append(np.concatenate(buffers[first:at]))
             yield number, read, parts

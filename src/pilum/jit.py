@@ -99,6 +99,11 @@ class Kernel:
         self._seen = 0
         _kernels.append(self)
 
+    @property
+    def ready(self) -> bool:
+        """Whether it is loaded, and may be used."""
+        return self.compiled is not None and switched_on
+
     def get(self, nbytes: int) -> Callable[..., Any] | None:
         """The compiled function if it should process ``nbytes``, else None (use NumPy).
 

@@ -40,15 +40,11 @@ _MOST_ITEMS = 4 << 20  # bytes of dictionaries that are joined
 
 
 class ColumnRows:
-    """Reads scattered rows of a column.
-
-    Attributes:
-        nbytes: memory held.
-    """
+    """Reads scattered rows of a column."""
 
     __slots__ = (
         "_counts", "_ends", "_first_rows", "_index", "_item_starts", "_items", "_pages", "_picker", "_starts",
-        "_stores_values", "nbytes",
+        "_stores_values",
     )  # fmt: skip
 
     def __init__(self, pages: Sequence[MiniBlockDecoder], picker: Picker) -> None:
@@ -73,8 +69,6 @@ class ColumnRows:
         self._pages, self._picker = pages, picker
         self._items, self._item_starts = _joined_items(pages)
         self._stores_values = all(page.stores_values for page in pages)
-        self.nbytes = self._index.nbytes + 3 * self._counts.nbytes + self._first_rows.nbytes
-        self.nbytes += block_bytes(self._items)
 
     def schedule(self, rows: npt.NDArray[np.int64]) -> tuple[list[Range], Any] | None:
         """The ranges of some rows, and what decodes their bytes; None if pages are better read one by one.
@@ -83,9 +77,11 @@ class ColumnRows:
             rows: strictly increasing row numbers of the column.
 
         Returns:
-            The ranges, ascending; a function of their bytes that gives the rows, or None if the pages must be decoded one
+            The ranges, in the order of the rows; a function of their bytes that gives the rows, or None if the pages must be decoded one
             by one after all (from the same bytes, which hold whole chunks).
         """
+        if not self._picker.loaded:
+            return None
         located = self._index.locate(rows, self._starts, self._ends, join=False)
         if len(rows) > FEW * len(located.chunks):
             return None

@@ -53,6 +53,11 @@ class Picker(NamedTuple):
     finish: Callable[[Block], Block] | None
     lists: pick_lists.ListShape | None
 
+    @property
+    def loaded(self) -> bool:
+        """Whether its kernels are: until then pages are decoded chunk by chunk."""
+        return pick.PICK.ready and (self.lists is None or pick_lists.PICK_LISTS.ready)
+
     def rows(self, data: Bytes, located: Located, counts: Ints, index: RowIndex) -> Picked | None:
         """The values and levels of some rows; None: decode the chunks instead.
 

@@ -16,7 +16,18 @@ import numpy.typing as npt
 from pilum.encoding.kernels import Kernel
 from pilum.encoding.kernels.locate import LOCATE
 
-__all__ = ["FLAT", "INLINE", "NONE", "OUT_OF_LINE", "RUNS", "STRINGS", "Shape", "cost_without", "pick"]
+__all__ = [
+    "FLAT",
+    "INLINE",
+    "NONE",
+    "OUT_OF_LINE",
+    "PICK",
+    "RUNS",
+    "STRINGS",
+    "Shape",
+    "cost_without",
+    "pick",
+]
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -71,7 +82,7 @@ def pick(
         The values as words, or where strings begin in ``data``; the sizes of the strings; the levels.  None if there
         is no kernel, or a chunk is not as it should be.
     """
-    kernel = _PICK.get(cost_without(len(positions)))
+    kernel = PICK.get(cost_without(len(positions)))
     if kernel is None:
         return None
     count = len(positions)
@@ -240,7 +251,7 @@ def pick_numba(
     return 1
 
 
-_PICK = Kernel(
+PICK = Kernel(
     pick_numba,
     "u1(r.u1, r.i8, r.i8, r.i8, r.i8, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, u8, i8, u2)",
     small=0,

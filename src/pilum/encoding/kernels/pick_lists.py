@@ -17,7 +17,7 @@ from pilum.encoding.kernels import Kernel
 from pilum.encoding.kernels.memory import empty
 from pilum.encoding.kernels.pick import cost_without
 
-__all__ = ["Found", "ListShape", "pick_lists"]
+__all__ = ["PICK_LISTS", "Found", "ListShape", "pick_lists"]
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -84,7 +84,7 @@ def pick_lists(
     Returns:
         What was found; None if there is no kernel, or a chunk is not as it should be.
     """
-    kernel = _PICK_LISTS.get(3 * cost_without(len(positions)))
+    kernel = PICK_LISTS.get(3 * cost_without(len(positions)))
     if kernel is None:
         return None
     visible = _ALL if shape.visible is None else shape.visible
@@ -253,7 +253,7 @@ def pick_lists_numba(
     return 1
 
 
-_PICK_LISTS = Kernel(
+PICK_LISTS = Kernel(
     pick_lists_numba,
     "u1(r.u1, r.i8, r.i8, r.i8, r.i8, r.u1, r.u1, r.i8, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, u2, u2, i8, i8, i8, i8)",
     small=0,

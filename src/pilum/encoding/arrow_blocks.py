@@ -33,7 +33,7 @@ from pilum.encoding.blocks import (
 from pilum.encoding.kernels import lookup, utf8
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 
-__all__ = ["aligned", "from_arrow", "to_arrow"]
+__all__ = ["aligned", "from_arrow", "is_large", "is_text", "is_variable", "to_arrow"]
 
 _EMPTY: Bytes = np.empty(0, np.uint8)
 _MAX_I32 = 2**31 - 1
@@ -61,8 +61,8 @@ def from_arrow(array: pa.Array) -> Block:
         return from_arrow(arrays.compute().cast(array, pa.string()))
     if pa.types.is_binary_view(kind):
         return from_arrow(arrays.compute().cast(array, pa.binary()))
-    if _is_variable(kind):
-        return _variable_from_arrow(array, 64 if _is_large(kind) else 32)
+    if is_variable(kind):
+        return _variable_from_arrow(array, 64 if is_large(kind) else 32)
     if pa.types.is_dictionary(kind):
         return _dictionary_from_arrow(array)
     if pa.types.is_struct(kind) and kind.num_fields:
@@ -152,16 +152,19 @@ def _storage(array: pa.Array) -> pa.Array:
     return array.storage if isinstance(array.type, pa.BaseExtensionType) else array
 
 
-def _is_variable(kind: pa.DataType) -> bool:
+def is_variable(kind: pa.DataType) -> bool:
+    """Whether values are byte strings with offsets."""
     types = pa.types
-    return bool(types.is_string(kind) or types.is_binary(kind) or _is_large(kind))
+    return bool(types.is_string(kind) or types.is_binary(kind) or is_large(kind))
 
 
-def _is_large(kind: pa.DataType) -> bool:
+def is_large(kind: pa.DataType) -> bool:
+    """Whether they are, with offsets of 64 bits."""
     return bool(pa.types.is_large_string(kind) or pa.types.is_large_binary(kind))
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether they must be UTF-8."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
@@ -213,7 +216,7 @@ def to_arrow(block: Block, arrow_type: pa.DataType, validity: Bools | None = Non
 
 
 def _fixed_to_arrow(block: FixedBlock, kind: pa.DataType, bitmap: Any, nulls: int) -> pa.Array:
-    if _is_variable(kind) or kind.num_fields:
+    if is_variable(kind) or kind.num_fields:
         raise CorruptFileError(f"column of type {kind} is stored as fixed-width values of {block.bits} bits")
     if pa.types.is_null(kind):
         return pa.nulls(block.count)
@@ -245,9 +248,9 @@ def _variable_to_arrow(
     block: VariableBlock, kind: pa.DataType, bitmap: Any, nulls: int, *, text: bool = True
 ) -> pa.Array:
     """The array; ``text`` False when its strings are known to be UTF-8."""
-    if not _is_variable(kind):
+    if not is_variable(kind):
         raise CorruptFileError(f"column of type {kind} is stored as variable-width values")
-    large, offsets = _is_large(kind), block.offsets
+    large, offsets = is_large(kind), block.offsets
     if len(offsets) != block.count + 1 or offsets[0] != 0:
         raise CorruptFileError(f"{block.count} values have {len(offsets)} offsets")
     if offsets[-1] > len(block.data) or bool(np.any(offsets[1:] < offsets[:-1])):
@@ -263,7 +266,7 @@ def _variable_to_arrow(
     data = block.data[: int(offsets[-1])]
     buffers = [bitmap, aligned(offsets, 8 if large else 4), pa.py_buffer(np.ascontiguousarray(data))]
     array = pa.Array.from_buffers(kind, block.count, buffers, nulls)
-    if text and _is_text(kind) and len(data) and not _is_utf8(data, offsets):
+    if text and is_text(kind) and len(data) and not _is_utf8(data, offsets):
         try:
             array.validate(full=True)
         except pa.ArrowInvalid as error:
@@ -318,7 +321,7 @@ def _struct_to_arrow(block: StructBlock, kind: pa.DataType, bitmap: Any, nulls: 
 def _decoded_to_arrow(block: DictionaryBlock, kind: pa.DataType, validity: Bools | None) -> pa.Array:
     """The values of a dictionary; that they are UTF-8 is checked once per entry."""
     items = block.items
-    if not isinstance(items, VariableBlock) or not _is_variable(kind):
+    if not isinstance(items, VariableBlock) or not is_variable(kind):
         return to_arrow(decode_dictionary(block), kind, validity)
     if block.count < items.count:  # few of many: those are checked
         return to_arrow(decode_dictionary(block), kind, validity)
@@ -327,7 +330,7 @@ def _decoded_to_arrow(block: DictionaryBlock, kind: pa.DataType, validity: Bools
     bitmap = pa.py_buffer(pack_bits(validity)) if validity is not None and nulls else None
     # not more than this if the dictionary is of long strings: `decode_dictionary` says what is too much
     limit = max(items.offset_bits == 64 and _MAX_EXPANDED, _MAX_I32)
-    found = lookup.expand(block.indices.words(), items.offsets, items.data, _is_large(kind), limit)
+    found = lookup.expand(block.indices.words(), items.offsets, items.data, is_large(kind), limit)
     if found is not None:
         buffers = [bitmap, pa.py_buffer(found[0]), pa.py_buffer(found[1])]
         return pa.Array.from_buffers(kind, block.count, buffers, nulls)

@@ -32,7 +32,7 @@ from pilum.encoding.page import Decoded, Levels
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
 from pilum.schema.field import Field
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "holds_items"]
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -71,7 +71,7 @@ def assemble(field: Field, leaves: Sequence[Sequence[Decoded]]) -> pa.Array:
         elif all(map(_is_flat, pages)):
             parts = [to_arrow(page.block, kind, _flat_validity(page)) for page in pages]
             return parts[0] if len(parts) == 1 else _concat(parts)
-    if len(leaves) == 1 and leaves[0] and _holds_items(field):
+    if len(leaves) == 1 and leaves[0] and holds_items(field):
         lists = [_list_of_items(field, page) for page in leaves[0]]
         if all(array is not None for array in lists):
             return lists[0] if len(lists) == 1 else _concat(lists)
@@ -86,7 +86,7 @@ def assemble(field: Field, leaves: Sequence[Sequence[Decoded]]) -> pa.Array:
     return _build(field, columns, 0, 0, columns[0].factor)
 
 
-def _holds_items(field: Field) -> bool:
+def holds_items(field: Field) -> bool:
     """Whether a field is a list of leaves."""
     kind = field.arrow_type
     if len(field.children) != 1 or not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):

@@ -96,28 +96,29 @@ def decoder(source: PageSource, version: tuple[int, int]) -> PageDecoder:
 
 
 class FixedDecoder(PageDecoder):
-    """Reads a page of fixed-width values without lists: row r begins at ``r * stride``."""
+    """Reads a page of fixed-width values without lists: row r begins at ``base + r * stride``."""
 
-    __slots__ = ("_base", "_control", "_decode", "_mask", "_stride", "_values", "_width")
+    __slots__ = ("_control", "_decode", "_encoding", "_mask", "_values", "_width", "base", "stride")
 
     def __init__(
         self, source: PageSource, layers: tuple[int, ...], control: int, bits_def: int, width: int, ce: Any
     ) -> None:
         self.layers, self.num_rows = layers, source.length
-        self._base, self._stride = source.offsets[0], control + width
+        self.base, self.stride = source.offsets[0], control + width
         self._control, self._width = control, width
         self._mask = (1 << bits_def) - 1
+        self._encoding = ce
         self._values = registry.values_decoder(ce)
         self._decode = self._decode_zipped if control else self._decode_plain
-        if source.sizes[0] != self._stride * source.length:
+        if source.sizes[0] != self.stride * source.length:
             raise CorruptFileError(
-                f"full-zip page of {source.length} rows of {self._stride} bytes has {source.sizes[0]} bytes"
+                f"full-zip page of {source.length} rows of {self.stride} bytes has {source.sizes[0]} bytes"
             )
 
     def schedule(self, rows: Rows) -> PageRead:
         # nothing here depends on the number of rows, and nothing is looked up twice: this and
         # `_decode_plain` are most of the Python time of a scan of many small fragments
-        stride, base = self._stride, self._base
+        stride, base = self.stride, self.base
         if type(rows) is range:
             start, stop = rows.start, rows.stop
             if start < stop:
@@ -134,6 +135,15 @@ class FixedDecoder(PageDecoder):
             return PageRead(wanted, partial(self._decode, len(scattered)))
         return PageRead([], partial(self._decode, 0))
 
+    def is_like(self, other: FixedDecoder) -> bool:
+        """Whether `decode` of both is the same."""
+        own, others = [(one.layers, one._control, one._width, one._mask) for one in (self, other)]
+        return own == others and bool(self._encoding == other._encoding)
+
+    def decode(self, count: int, data: Bytes) -> Decoded:
+        """Rows whose bytes lie back to back."""
+        return self._decode(count, [data])
+
     def _decode_plain(self, count: int, buffers: list[Bytes]) -> Decoded:
         data = buffers[0] if len(buffers) == 1 else _join(buffers)
         if len(data) != count * self._width:
@@ -142,9 +152,9 @@ class FixedDecoder(PageDecoder):
 
     def _decode_zipped(self, count: int, buffers: list[Bytes]) -> Decoded:
         data = np.ascontiguousarray(buffers[0]) if len(buffers) == 1 else _join(buffers)
-        if len(data) != count * self._stride:
-            raise CorruptFileError(f"{len(data)} bytes were read for {count} entries of {self._stride} bytes")
-        grid = data.reshape(count, self._stride)
+        if len(data) != count * self.stride:
+            raise CorruptFileError(f"{len(data)} bytes were read for {count} entries of {self.stride} bytes")
+        grid = data.reshape(count, self.stride)
         words = np.ascontiguousarray(grid[:, : self._control]).view(f"<u{self._control}").reshape(count)
         definition: Levels = (words & words.dtype.type(self._mask)).astype(np.uint16)
         plain = np.ascontiguousarray(grid[:, self._control :]).reshape(-1)

@@ -38,6 +38,7 @@ from pilum.file.plan import (
     schedule,
 )
 from pilum.file.rows import Selection, check_rows
+from pilum.file.scattered import FEW_ROWS, Split, read_scattered
 from pilum.io import Bytes, Store, current_runtime
 from pilum.io.ordered import drive
 from pilum.schema import Schema, column_indices, is_descriptor
@@ -54,6 +55,7 @@ OFFLOAD_BYTES = 256 << 10
 # larger size if all of them are: a further round trip would take longer.
 _SMALL_PAGE = 256 << 10
 WHOLE_PAGE = 8 << 20
+_MORE_PAGES = 256 << 10  # bytes of metadata of pages that are read for the next take
 _MAX_PROJECTIONS = 8
 _MAX_PLANS = 64
 
@@ -64,9 +66,22 @@ class FileReader:
     Attributes:
         path: the file's key in its store.
         metadata: what the tail said.
+        cache: of the session; None if nothing is kept.
+        split: how scattered rows are read, kept here if there is no session.
     """
 
-    __slots__ = ("_body", "_cache", "_held", "_mapping", "_plan", "_schema", "metadata", "path", "store")
+    __slots__ = (
+        "_body",
+        "_held",
+        "_mapping",
+        "_plan",
+        "_schema",
+        "cache",
+        "metadata",
+        "path",
+        "split",
+        "store",
+    )
 
     def __init__(
         self, store: Store, path: str, metadata: FileMetadata, schema: Schema | None,
@@ -77,10 +92,11 @@ class FileReader:
         self.metadata = metadata
         self._schema = schema
         self._mapping = mapping
-        self._cache = cache
+        self.cache = cache
         self._body = body
         self._held: list[tuple[int, int, Bytes]] | None = None
         self._plan: ReadPlan | None = None
+        self.split: Split | None = None
 
     # -- opening ----------------------------------------------------------------------------------------
 
@@ -169,8 +185,8 @@ class FileReader:
         if not self.store.suspends:
             return None
         held: list[tuple[int, int, Bytes]] | None = self._held
-        if held is None and self._cache is not None and self._cache.files is not None:
-            held = self._cache.files.get((self.store.uri, self.path))
+        if held is None and self.cache is not None and self.cache.files is not None:
+            held = self.cache.files.get((self.store.uri, self.path))
         if held is None:
             return None
         found: list[Bytes | None] = []
@@ -184,7 +200,7 @@ class FileReader:
     def _keep(self, ranges: list[Range], buffers: list[Bytes]) -> None:
         """Keep bytes of whole pages: in the session, or here until the next are kept."""
         kept = [(low, high, data) for (low, high), data in zip(ranges, buffers, strict=True)]
-        files = self._cache.files if self._cache is not None else None
+        files = self.cache.files if self.cache is not None else None
         if files is None:
             self._held = kept
             return
@@ -224,9 +240,7 @@ class FileReader:
         """A reader of the same file that serves data from ``body``, or from the store if None."""
         if self._body is body:
             return self
-        return FileReader(
-            self.store, self.path, self.metadata, self._schema, self._mapping, self._cache, body
-        )
+        return FileReader(self.store, self.path, self.metadata, self._schema, self._mapping, self.cache, body)
 
     @property
     def num_rows(self) -> int:
@@ -277,7 +291,8 @@ class FileReader:
                 [arrays.empty(f.type) for f in resolved.arrow], schema=resolved.arrow
             )
         await self._initialise(resolved, wanted)
-        return await self.execute(self.schedule(resolved, wanted))
+        found = await read_scattered(self, resolved, wanted)
+        return await self.execute(self.schedule(resolved, wanted)) if found is None else found
 
     async def read_decoded(self, start: int, stop: int) -> list[list[Decoded]]:
         """Rows ``[start, stop)`` as decoded pages, one list for each leaf of the schema the file was opened with.
@@ -325,7 +340,7 @@ class FileReader:
         """The pages of a plan, from ``buffers`` (the bytes of its ranges) if they have been fetched already."""
         while True:
             if buffers is None:
-                buffers = await self._fetch(plan.ranges)
+                buffers = await self.fetch(plan.ranges)
             result = decode_pages(self.path, plan, buffers)
             if not isinstance(result, ReadPlan):
                 return result
@@ -334,7 +349,7 @@ class FileReader:
     async def execute(self, plan: ReadPlan) -> pa.RecordBatch:
         """Fetch the bytes of a scheduled read and decode them."""
         while True:
-            buffers = await self._fetch(plan.ranges)
+            buffers = await self.fetch(plan.ranges)
             if sum(map(len, buffers)) > OFFLOAD_BYTES:
                 result = await current_runtime().offload(decode_batch, self.path, plan, buffers)
             else:
@@ -389,7 +404,7 @@ class FileReader:
         if not 0 <= index < len(buffers):
             raise InvalidInputError(f"global buffer {index} does not exist: {self.path} has {len(buffers)}")
         low, high = buffers[index]
-        (data,) = await self._fetch([(low, high)], who="global buffer")
+        (data,) = await self.fetch([(low, high)], who="global buffer")
         return data.tobytes()
 
     # -- initialise -------------------------------------------------------------------------------------
@@ -455,8 +470,8 @@ class FileReader:
                 continue
             if container.alike_column(number, scale, body) is not column:
                 return None
-            if self._cache is not None:
-                self._cache.put((self.store.uri, self.path, number), column, column.nbytes)
+            if self.cache is not None:
+                self.cache.put((self.store.uri, self.path, number), column, column.nbytes)
         metadata.projections[id(schema)] = found
         return found
 
@@ -489,12 +504,12 @@ class FileReader:
         by_number = dict(zip(numbers, scales, strict=True))
         for number, scale in by_number.items():
             column = container.shared_column(number, scale)
-            if column is None and self._cache is not None:
-                column = self._cache.get((self.store.uri, self.path, number))
+            if column is None and self.cache is not None:
+                column = self.cache.get((self.store.uri, self.path, number))
             if column is None and self._body is not None:
                 column = container.alike_column(number, scale, self._body)
-                if column is not None and self._cache is not None:
-                    self._cache.put((self.store.uri, self.path, number), column, column.nbytes)
+                if column is not None and self.cache is not None:
+                    self.cache.put((self.store.uri, self.path, number), column, column.nbytes)
             if column is None:
                 data = container.column_bytes(number)
                 if data is None:
@@ -504,7 +519,7 @@ class FileReader:
             found[number] = column
         if missing:
             ranges = [container.ranges[number] for number in missing]
-            for number, fetched in zip(missing, await self._fetch(ranges, who="metadata"), strict=True):
+            for number, fetched in zip(missing, await self.fetch(ranges, who="metadata"), strict=True):
                 found[number] = self._parse_column(number, fetched.tobytes(), by_number[number])
         return [found[number] for number in numbers]
 
@@ -516,8 +531,8 @@ class FileReader:
         except DAMAGE as error:
             damaged = CorruptFileError(f"the column metadata cannot be used: {type(error).__name__}: {error}")
             raise relocated(damaged, self.path, number) from error
-        if not column.ready and self._cache is not None:
-            self._cache.put((self.store.uri, self.path, number), column, column.nbytes)
+        if not column.ready and self.cache is not None:
+            self.cache.put((self.store.uri, self.path, number), column, column.nbytes)
         return column
 
     async def _initialise(self, resolved: ResolvedProjection, rows: Rows) -> None:
@@ -530,7 +545,7 @@ class FileReader:
         ]
         if not missing:
             return
-        cache = self._cache
+        cache = self.cache
         if cache is None or not self.store.suspends or self._body is not None:
             await self._load_pages(resolved, rows, missing)
             return
@@ -548,14 +563,18 @@ class FileReader:
             await self._initialise(resolved, rows)  # whoever loaded them may have failed
 
     def _pages_to_load(self, column: Column, rows: Rows) -> list[int]:
-        """The pages whose metadata must be here, or all where scattered rows touch many and no network is between.
+        """The pages whose metadata must be here, or all of them for scattered rows where no network is between.
 
-        The next take will want others of them, and a column that has them all reads rows of all in one pass.
+        The next take will want others, and a column that has them all reads rows of all in one pass.
         """
         numbers = column.uninitialised(rows)
-        if isinstance(rows, range) or self.store.suspends or len(numbers) < max(2, len(column.pages) // 8):
+        if self.store.suspends or (isinstance(rows, range) and len(rows) > FEW_ROWS):
             return numbers
-        return [number for number, page in enumerate(column.pages) if not page.initialised]
+        missing = [number for number, page in enumerate(column.pages) if not page.initialised]
+        if len(numbers) >= max(2, len(column.pages) // 8):
+            return missing
+        wanted = [one for number in missing for one in column.pages[number].metadata_ranges()]
+        return missing if sum([high - low for low, high in wanted]) <= _MORE_PAGES else numbers
 
     async def _load_pages(
         self, resolved: ResolvedProjection, rows: Rows, missing: list[tuple[int, Column, int]]
@@ -574,7 +593,7 @@ class FileReader:
                 ahead += _worth_reading(resolved.columns[leaf], numbers, scaled(rows, resolved.scales[leaf]))
         if sum([high - low for low, high in ahead]) > WHOLE_PAGE:
             ahead = []
-        buffers = await self._fetch(ranges + ahead, who="page metadata")
+        buffers = await self.fetch(ranges + ahead, who="page metadata")
         if ahead:
             self._keep(ahead, buffers[len(ranges) :])
         at = 0
@@ -590,10 +609,10 @@ class FileReader:
             touched[column.index] = (column, resolved.scales[leaf])
         for column, scale in touched.values():
             column.ready = all(page.initialised for page in column.pages)
-            if self._cache is not None:
+            if self.cache is not None:
                 whole = column.whole
                 whole.ready = column.ready
-                self._cache.put((self.store.uri, self.path, column.index), whole, whole.nbytes)
+                self.cache.put((self.store.uri, self.path, column.index), whole, whole.nbytes)
             if self._body is not None and column.ready and column.whole is column:
                 self.metadata.container.keep_alike(column, scale, self._body)
 
@@ -608,7 +627,8 @@ class FileReader:
         columns = zip(resolved.columns, resolved.scales, strict=True)
         return max((column.starts for column, scale in columns if scale == 1), key=len, default=[])
 
-    async def _fetch(self, ranges: list[Range], who: str = "data") -> list[Bytes]:
+    async def fetch(self, ranges: list[Range], who: str = "data") -> list[Bytes]:
+        """The bytes of some ranges, from memory or from the store."""
         if not ranges:
             return []
         here = self.at_hand(ranges)

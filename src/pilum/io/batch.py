@@ -20,12 +20,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pilum.io.buffers import ALIGN, Bytes, Stack, allocate
 from pilum.io.ranges import edges_of
 from pilum.jit import Kernel
 
-__all__ = ["read_files", "read_pieces", "read_stack"]
+__all__ = ["read_files", "read_joined", "read_pieces", "read_stack"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 
@@ -91,6 +92,22 @@ def read_pieces(descriptor: int, pieces: Sequence[tuple[int, int]]) -> list[Byte
         return None
     ends = (targets + wanted).tolist()
     return [out[low:high] for low, high in zip(targets.tolist(), ends, strict=True)]
+
+
+def read_joined(descriptor: int, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> Bytes | None:
+    """The bytes of some ranges of an open file, back to back; None if there is no loop or one could not be read whole.
+
+    Args:
+        descriptor: of the file.
+        starts, sizes: of the ranges, none empty; the caller has bounded their sum.
+    """
+    ends = sizes.cumsum()
+    total = int(ends[-1])
+    kernel = _PIECES.get(total) if sys.platform == "linux" else None
+    if kernel is None:
+        return None
+    out = allocate(total)
+    return out if kernel(descriptor, starts, sizes, out, ends - sizes) else None
 
 
 def read_pieces_numba(descriptor: int, starts: Any, sizes: Any, out: Bytes, targets: Any) -> int:

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from pilum import config
 from pilum.errors import NotFoundError, StoreError
@@ -151,6 +152,18 @@ class Store:
         requests = self.planned(ranges)
         buffers = await self._fetch_many([(path, start, end) for start, end in requests], who)
         return assemble(ranges, requests, buffers)
+
+    async def get_joined(self, path: str, spans: npt.NDArray[np.int64], *, who: str = "") -> Bytes:
+        """Several ranges of an object back to back.
+
+        Args:
+            path: the object's key.
+            spans: begins and ends, two rows of at least one column each: ascending, none empty, more than `block_size`
+                bytes apart.
+            who: what the bytes are for.
+        """
+        pieces = await self.get_ranges(path, list(zip(*spans.tolist(), strict=True)), who=who)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def planned(self, ranges: Sequence[Range]) -> list[Range]:
         """The requests that `get_ranges` makes.  Pure."""

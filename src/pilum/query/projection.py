@@ -8,7 +8,7 @@ or an expression).  Resolving needs the table's schema only; `Projection.build` 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -22,6 +22,7 @@ from pilum.schema import Schema, split_path, with_stored_blobs
 
 __all__ = ["DISTANCE", "QUERY_INDEX", "ROW_ADDRESS", "ROW_ID", "Projection", "resolve", "stored_columns"]
 
+_MAX_KNOWN = 64  # projections that are kept with a schema
 _MADE = {**SYSTEM_TYPES, DISTANCE: pa.float32(), QUERY_INDEX: pa.int32()}
 
 
@@ -46,6 +47,14 @@ class Projection:
     read: Schema
     outputs: tuple[Output, ...]
     schema: pa.Schema
+    _plain: bool = field(init=False, repr=False, compare=False)  # stored columns, as they are
+
+    def __post_init__(self) -> None:
+        paths = [output.path for output in self.outputs]
+        plain = paths == [(field.name,) for field in self.read.fields]
+        object.__setattr__(
+            self, "_plain", plain and self.schema.equals(self.read.to_arrow(), check_metadata=True)
+        )
 
     @property
     def system(self) -> tuple[str, ...]:
@@ -66,6 +75,8 @@ class Projection:
 
     def build(self, batch: pa.RecordBatch, made: Mapping[str, pa.Array] | None = None) -> pa.RecordBatch:
         """Make the output batch from the stored columns and from the columns named by `system`."""
+        if self._plain and batch.schema.equals(self.schema, check_metadata=True):
+            return batch
         arrays = [self._column(output, batch, made or {}) for output in self.outputs]
         if not arrays:
             # A batch without columns still has a row count, which from_arrays cannot be told.
@@ -100,6 +111,32 @@ def resolve(
     Raises:
         InvalidInputError: a column is unknown (the nearest name is suggested) or named twice.
     """
+    if columns is not None and not isinstance(columns, (list, tuple)):
+        return _resolved(schema, columns, with_row_id, with_row_address, with_distance, with_query_index)
+    # programs ask for the same columns again and again
+    known: dict[Any, Projection] = schema.memo("projections")
+    names = None if columns is None else tuple(columns)
+    key = (names, with_row_id, with_row_address, with_distance, with_query_index)
+    try:
+        found = known.get(key)
+    except TypeError:  # names that are no strings are refused below
+        found = None
+    if found is None:
+        found = _resolved(schema, columns, with_row_id, with_row_address, with_distance, with_query_index)
+        if len(known) >= _MAX_KNOWN:
+            known.clear()
+        known[key] = found
+    return found
+
+
+def _resolved(
+    schema: Schema,
+    columns: Sequence[str] | Mapping[str, str] | None,
+    with_row_id: bool,
+    with_row_address: bool,
+    with_distance: bool,
+    with_query_index: bool,
+) -> Projection:
     schema = with_stored_blobs(schema)
     if columns is None:
         outputs = [Output(field.to_arrow(), (field.name,)) for field in schema.fields]

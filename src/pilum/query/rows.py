@@ -76,7 +76,10 @@ def by_fragment(addresses: npt.NDArray[np.uint64]) -> Iterator[tuple[int, Any, n
     offsets = (addresses & np.uint64(0xFFFFFFFF)).astype(np.int64)
     if len(owners) == 0:
         return
-    if np.all(owners[1:] >= owners[:-1]):
+    if len(owners) == 1:
+        yield int(owners[0]), slice(0, 1), offsets
+        return
+    if (owners[1:] >= owners[:-1]).all():
         edges = [0, *(np.flatnonzero(owners[1:] != owners[:-1]) + 1).tolist(), len(owners)]
         for low, high in itertools.pairwise(edges):
             yield int(owners[low]), slice(low, high), offsets[low:high]

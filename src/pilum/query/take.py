@@ -23,7 +23,7 @@ from pilum.errors import InvalidInputError
 from pilum.io import QuerySpan, current_runtime
 from pilum.query.fragment_reader import FragmentReader
 from pilum.query.projection import Projection
-from pilum.query.rows import by_fragment, live_to_physical, locate
+from pilum.query.rows import by_fragment, live_to_physical
 from pilum.query.snapshot import Snapshot
 from pilum.query.system import system_columns
 from pilum.schema import Schema
@@ -88,7 +88,8 @@ def _span(snapshot: Snapshot) -> QuerySpan:
 async def take_rows(snapshot: Snapshot, addresses: U64, projection: Projection) -> pa.Table:
     """Rows by address, in request order."""
     stored = await take_addresses(snapshot, addresses, projection.read)
-    made = await system_columns(snapshot, addresses, projection.system)
+    names = projection.system
+    made = await system_columns(snapshot, addresses, names) if names else {}
     return pa.Table.from_batches([projection.build(stored, made)], schema=projection.schema)
 
 
@@ -98,31 +99,50 @@ async def addresses_of_positions(
     """Row addresses of live positions."""
     if len(positions) == 0:
         return np.empty(0, dtype=np.uint64)
-    if int(positions.min()) < 0:
-        raise OverflowError(f"row position {int(positions.min())} is negative")
-    counts = _live_counts(snapshot, fragments)
-    total = int(counts.sum())
-    if int(positions.max()) >= total:
-        raise InvalidInputError(
-            f"row position {int(positions.max())} is out of range: the table has {total} rows"
-        )
-    which, local = locate(counts, positions)
-    ids = np.array([fragment.id for fragment in fragments], dtype=np.uint64)
-    for index in distinct.unique(which).tolist():
-        fragment = fragments[index]
-        if fragment.deletion_file is not None:
-            here = which == index
-            local[here] = live_to_physical(await snapshot.deletions(fragment), local[here])
-    return (ids[which] << np.uint64(32)) + local.astype(np.uint64)
+    low, high = int(positions.min()), int(positions.max())
+    if low < 0:
+        raise OverflowError(f"row position {low} is negative")
+    rows = _live_rows(snapshot, fragments)
+    total = int(rows.starts[-1])
+    if high >= total:
+        raise InvalidInputError(f"row position {high} is out of range: the table has {total} rows")
+    which = rows.starts.searchsorted(positions, "right") - 1
+    local = positions - rows.starts[which]
+    if rows.deletions:
+        for index in distinct.unique(which).tolist():
+            fragment = fragments[index]
+            if fragment.deletion_file is not None:
+                here = which == index
+                local[here] = live_to_physical(await snapshot.deletions(fragment), local[here])
+    addresses: U64 = rows.addresses[which] + local.view(np.uint64)
+    return addresses
 
 
-def _live_counts(snapshot: Snapshot, fragments: Sequence[Fragment]) -> npt.NDArray[np.int64]:
-    if fragments is not snapshot.manifest.fragments:
-        return np.array([fragment.num_rows for fragment in fragments], dtype=np.int64)
-    found: npt.NDArray[np.int64] | None = snapshot.plans.get("live_counts")
+class _LiveRows(NamedTuple):
+    """Live rows of some fragments.
+
+    Attributes:
+        starts: position of the first row of each, and of the end.
+        addresses: address of the first physical row of each.
+        deletions: whether rows of any are deleted.
+    """
+
+    starts: npt.NDArray[np.int64]
+    addresses: U64
+    deletions: bool
+
+
+def _live_rows(snapshot: Snapshot, fragments: Sequence[Fragment]) -> _LiveRows:
+    whole = fragments is snapshot.manifest.fragments
+    found: _LiveRows | None = snapshot.plans.get("live_rows") if whole else None
     if found is None:
-        found = np.array([fragment.num_rows for fragment in fragments], dtype=np.int64)
-        snapshot.plans["live_counts"] = found
+        starts = np.zeros(len(fragments) + 1, np.int64)
+        np.cumsum([fragment.num_rows for fragment in fragments], out=starts[1:])
+        ids = np.array([fragment.id for fragment in fragments], dtype=np.uint64)
+        deletions = any(fragment.deletion_file is not None for fragment in fragments)
+        found = _LiveRows(starts, ids << np.uint64(32), deletions)
+        if whole:
+            snapshot.plans["live_rows"] = found
     return found
 
 
@@ -157,7 +177,7 @@ async def take_addresses(snapshot: Snapshot, addresses: U64, schema: Schema) -> 
         return pa.RecordBatch.from_arrays([pa.nulls(len(addresses))], names=["_"]).select([])
     if len(addresses) == 0:
         return arrays.empty_batch(arrow_schema)
-    ordered = bool(np.all(addresses[1:] > addresses[:-1]))
+    ordered = len(addresses) == 1 or bool((addresses[1:] > addresses[:-1]).all())
     wanted, back = (addresses, None) if ordered else distinct.unique_inverse(addresses)
     groups = _group(snapshot, wanted)
 

@@ -167,6 +167,11 @@ class Schema:
     def __reduce__(self) -> tuple[Any, ...]:
         return Schema, (self.fields, self.metadata)
 
+    def memo(self, name: str) -> dict[Any, Any]:
+        """A dictionary for what others derive from the schema; it lives as long as the schema."""
+        found: dict[Any, Any] = self._derived.setdefault(name, {})
+        return found
+
     # ------------------------------------------------------------ Arrow
 
     @classmethod

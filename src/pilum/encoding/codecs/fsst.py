@@ -11,8 +11,6 @@ written.  A table is made for each page from a sample of its values.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,12 +29,28 @@ from pilum.encoding.codecs.base import (
 from pilum.encoding.kernels import fsst, fsst_encode
 from pilum.errors import CorruptFileError, InvalidInputError
 
-__all__ = ["CODEC", "code_strings"]
+__all__ = ["CODEC", "Expander", "code_strings"]
 
 _TABLE = 2312
 _MAGIC = b"TSSF"
 _MAX_I32 = 2**31 - 1
 _WORTH = 32768  # bytes of values from which a page gets symbols
+
+
+class Expander:
+    """Makes values of the code strings of a page.
+
+    Attributes:
+        table: symbols, 8 bytes each, and their lengths; None if values are stored verbatim.
+    """
+
+    __slots__ = ("table",)
+
+    def __init__(self, table: tuple[Bytes, Bytes] | None) -> None:
+        self.table = table
+
+    def __call__(self, block: Block) -> Block:
+        return _expand(block, self.table)
 
 
 class FsstCodec(Codec):
@@ -65,9 +79,9 @@ class FsstCodec(Codec):
         table = _table(ce.fsst.symbol_table)
         return _expand(registry.decode_values(self._child(ce), values), table)
 
-    def finisher(self, ce: CE) -> Callable[[Block], Block]:
+    def finisher(self, ce: CE) -> Expander:
         """What makes values of code strings, for a decoder to keep."""
-        return partial(_expand, table=_table(ce.fsst.symbol_table))
+        return Expander(_table(ce.fsst.symbol_table))
 
     def encode_miniblock(self, block: Block, options: EncodeOptions) -> MiniBlockEncoded:
         from pilum.encoding import registry

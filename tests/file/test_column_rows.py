@@ -1,4 +1,7 @@
-"""Scattered rows of columns of many pages: the same with kernels and without, and damage is found page by page."""
+"""Scattered rows of columns of many pages: the same with kernels and without, and damage is found page by page.
+
+The columns are members of structs: others are read all in one go (`test_scattered`).
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ COLUMNS: dict[str, Callable[[Any], Any]] = {
 
 def written(name: str, pieces: int = 6) -> tuple[Any, Any, str]:
     """A column in as many pages as pieces, or about as many."""
-    array = COLUMNS[name](np.random.default_rng(len(name)))
+    array = pa.StructArray.from_arrays([COLUMNS[name](np.random.default_rng(len(name)))], ["member"])
     batches = [pa.record_batch({"a": part}) for part in (array.slice(k, 500) for k in range(0, ROWS, 500))]
     store, path = write_memory(batches, page_bytes=max(1024, array.nbytes // pieces))
     return array, store, path

@@ -98,12 +98,13 @@ def _decode(
 
 def _split(reader: FileReader, resolved: ResolvedProjection) -> Split | None:
     """How the columns of a projection are read; None while pages are missing, or if none is read in one go."""
-    if not resolved.columns:
-        return None
+    columns = resolved.columns
+    if len(columns) < 2 and sum([len(column.pages) for column in columns]) < 2:
+        return None  # one page is read as quickly on its own
     key = (reader.store.uri, reader.path, "scattered rows", id(resolved.schema))
     found: Split | None = reader.split if reader.cache is None else reader.cache.get(key)
     if found is None or found.resolved is not resolved:
-        if not all(column.ready for column in resolved.columns):
+        if not all([column.ready for column in columns]):
             return None
         found = _divided(resolved)
         if reader.cache is None:

@@ -104,7 +104,7 @@ def _split(reader: FileReader, resolved: ResolvedProjection) -> Split | None:
     key = (reader.store.uri, reader.path, "scattered rows", id(resolved.schema))
     found: Split | None = reader.split if reader.cache is None else reader.cache.get(key)
     if found is None or found.resolved is not resolved:
-        if not all([column.ready for column in columns]):
+        if any(not column.ready for column in columns):
             return None
         found = _divided(resolved)
         if reader.cache is None:

@@ -35,6 +35,7 @@ if not TYPE_CHECKING:
             "retrying": (),
             "schema_changes": (),
             "schema_json": (),
+            "targets": (),
             "transactions": (),
             "transforms": (),
             "udf": (),

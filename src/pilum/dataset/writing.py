@@ -4,6 +4,8 @@
 input ─► batches ─► FileWriter (one file per max_rows_per_file rows) ─► fragments ─► commit(Append | Overwrite)
 ```
 
+Files go to the folder of the table, or to base paths in turns (`targets`).
+
 Nothing that a published manifest refers to is incomplete: every data file is closed before the commit, and on disk
 before the manifest has its name.  When writing or committing fails for certain, the new data files are removed and the old version
 stays what it was; a killed process leaves unreferenced files that cleanup finds later.
@@ -16,11 +18,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as default_of
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from pilum.dataset.fragment_writer import FragmentWriter, remove_fragments
+from pilum.dataset import targets
+from pilum.dataset.fragment_writer import FragmentWriter, Place, remove_fragments
 from pilum.dataset.inputs import InputStream, cut_batches
 from pilum.errors import (
     AlreadyExistsError,
@@ -48,6 +51,9 @@ from pilum.table import (
     load_again,
     load_manifest,
 )
+
+if TYPE_CHECKING:
+    from pilum.dataset.targets import Targets
 
 __all__ = ["Prepared", "WriteOptions", "append_version", "prepare", "write", "write_fragments"]
 
@@ -77,6 +83,7 @@ class WriteOptions:
         config: entries of the config of a new table.
         progress: told about every fragment: ``begin`` and ``complete``, awaitable or not.
         page_bytes: bytes of a page at most; None for the writer's own limit.
+        targets: base paths of a new table and places to write to; None for the table's own folder.
     """
 
     mode: str = "create"
@@ -90,6 +97,7 @@ class WriteOptions:
     config: Mapping[str, str] = default_of(default_factory=dict)
     progress: Any = None
     page_bytes: int | None = None
+    targets: Targets | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("create", "append", "overwrite"):
@@ -114,12 +122,14 @@ class Prepared(NamedTuple):
         operation: what a commit would do with them.
         read_version: version it was computed on; None when the table is new.
         fragments: the new fragments.
+        places: where their files are.
         base: that version, where a commit need not read it again.
     """
 
     operation: Operation
     read_version: int | None
     fragments: list[Fragment]
+    places: list[Place]
     base: Awaitable[Manifest] | None = None
 
 
@@ -139,7 +149,7 @@ async def write(
         InvalidInputError: the rows do not fit the schema.
         CommitConflictError: another writer's commit cannot be combined with this one.
     """
-    if store.suspends and base is None and options.mode == "append":
+    if store.suspends and base is None and options.mode == "append" and options.targets is None:
         data, small = _peek(data)
         if small is not None:
             written = await _append_by_guess(store, small, options)
@@ -153,6 +163,13 @@ async def write(
         await into.stop()
 
 
+class _WrongGuess(Exception):
+    """The table is not what its new rows look like."""
+
+
+_CERTAIN = (CommitConflictError, AlreadyExistsError, InvalidInputError, UnsupportedError)
+
+
 async def _commit(
     store: Store,
     prepared: Prepared,
@@ -160,6 +177,13 @@ async def _commit(
     before: Callable[[], Awaitable[None]],
     into: PostponingStore,
 ) -> Manifest:
+    complete = False
+
+    async def first() -> None:
+        nonlocal complete
+        await before()
+        complete = True
+
     try:
         return await commit(
             store,
@@ -170,12 +194,17 @@ async def _commit(
             stable_row_ids=options.stable_row_ids,
             naming=options.naming,
             base=prepared.base,
-            before=before,
+            before=first,
             into=into,
         )
-    except (CommitConflictError, AlreadyExistsError, InvalidInputError, UnsupportedError):
-        # These say that the commit certainly did not happen; after any other error it may have.
-        await remove_fragments(store, prepared.fragments)
+    except _WrongGuess:
+        raise
+    except Exception as error:
+        # Nothing is published before the files are complete, and these errors say that it certainly did not
+        # happen; after any other one it may have.
+        if not complete or isinstance(error, _CERTAIN):
+            await into.stop()
+            await remove_fragments(prepared.places, prepared.fragments)
         raise
 
 
@@ -189,10 +218,6 @@ def _peek(data: InputStream) -> tuple[InputStream, list[pa.RecordBatch] | None]:
         if size > _FEW_BYTES:
             return InputStream(data.schema, chain(taken, data.batches)), None
     return InputStream(data.schema, iter(taken)), taken
-
-
-class _WrongGuess(Exception):
-    """The table is not what its new rows look like."""
 
 
 async def _append_by_guess(
@@ -219,6 +244,7 @@ async def _append_by_guess(
     guess = Schema.from_arrow(rows)
     base = asyncio.ensure_future(load_manifest(store, version))
     into = PostponingStore(store)
+    places = [Place(into)]
     fragments: list[Fragment] = []
 
     async def before() -> None:
@@ -233,14 +259,14 @@ async def _append_by_guess(
 
     try:
         await asyncio.sleep(0)  # the request goes out before this thread is busy with encoding
-        fragments = await write_fragments(into, iter(batches), guess, _GUESSED_VERSION, options)
-        prepared = Prepared(Append(tuple(fragments)), version, fragments, base)
+        fragments = await write_fragments(places, iter(batches), guess, _GUESSED_VERSION, options)
+        prepared = Prepared(Append(tuple(fragments)), version, fragments, places, base)
         return await _commit(store, prepared, options, before, into)
     except (_WrongGuess, NotFoundError):
         # NotFoundError: the version was removed since it was listed.
         with contextlib.suppress(StoreError):
             await into.settle()
-        await remove_fragments(store, fragments)
+        await remove_fragments(places, fragments)
         return None
     finally:
         await into.stop()
@@ -256,7 +282,7 @@ async def prepare(
     data: InputStream,
     options: WriteOptions,
     *,
-    into: Store | None = None,
+    into: PostponingStore | None = None,
     current: Manifest | None = None,
 ) -> Prepared:
     """Write the data files of ``data`` and say what a commit would do with them.
@@ -271,7 +297,8 @@ async def prepare(
     Raises:
         AlreadyExistsError, InvalidInputError: as `write`.
     """
-    if current is None or not store.suspends:
+    if current is None or not store.suspends or options.targets is not None:
+        # Base paths may have been added since.
         current = await _current(store, current)
     if current is not None and options.mode == "create":
         raise AlreadyExistsError(
@@ -286,17 +313,24 @@ async def prepare(
     else:
         schema = Schema.from_arrow(data.schema)
         version = _VERSIONS[options.data_storage_version or "stable"]
-    fragments = await write_fragments(into or store, data.batches, schema, version, options)
+    elsewhere = options.targets
+    if elsewhere is None:
+        places = [Place(into or store)]
+    else:
+        places = targets.open_places(store, current, elsewhere, into)
+    fragments = await write_fragments(places, data.batches, schema, version, options)
     read_version = None if current is None else current.version
     base = None if current is None else known(store, current)
     if appending:
-        return Prepared(Append(tuple(fragments)), read_version, fragments, base)
+        return Prepared(Append(tuple(fragments)), read_version, fragments, places, base)
     config = {} if current is not None else options.config
-    return Prepared(Overwrite(tuple(fragments), schema, version, config), read_version, fragments, base)
+    initial = () if elsewhere is None else elsewhere.initial
+    operation = Overwrite(tuple(fragments), schema, version, config, initial)
+    return Prepared(operation, read_version, fragments, places, base)
 
 
 async def write_fragments(
-    store: Store,
+    places: list[Place],
     batches: Iterator[pa.RecordBatch],
     schema: Schema,
     version: tuple[int, int],
@@ -304,7 +338,7 @@ async def write_fragments(
 ) -> list[Fragment]:
     """Write data files without committing; each becomes a fragment whose id the commit assigns."""
     writer = FragmentWriter(
-        store,
+        places,
         schema,
         version,
         max_rows=options.max_rows_per_file,

@@ -181,6 +181,7 @@ else:
                 "UpdateMemWalState",
             ),
             "operations.columns": ("max_field_id",),
+            "ownership": (),
             "patching": (),
             "rebase": (),
             "references": (

@@ -178,9 +178,10 @@ def test_cleanup_beside_writers(tmp_path: Path) -> None:
     def write(seed: int) -> None:
         try:
             for _ in range(10):
-                one = fragment(ROWS)
-                run(store.put(f"data/{one.files[0].path}", bytes(100)), suspends=False)
                 while True:
+                    # Files of a commit that failed are not committed again: they may be gone.
+                    one = fragment(ROWS)
+                    run(store.put(f"data/{one.files[0].path}", bytes(100)), suspends=False)
                     try:
                         newest = run(latest_version(store), suspends=False)
                         run(commit(store, Append((one,)), read_version=newest), suspends=False)
@@ -527,6 +528,66 @@ def test_what_nothing_tells_is_said_to_be_unknown(ours: bool, answer: str, next_
         drive(commit(store, transaction.operation, read_version=newest, transaction=transaction))
     # It may be in the history.
     assert transaction.file_name in drive(store.list_names("_transactions"))
+
+
+class Late(MemoryStore):
+    """Before the next put of a manifest others commit this version and more, and a cleanup removes old ones."""
+
+    others: tuple[Any, ...] = ()
+
+    async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
+        others, self.others = (self.others, ()) if if_absent else ((), self.others)
+        if others:
+            rival = MemoryStore(self.name)
+            for one in others:
+                await commit(rival, one, read_version=await latest_version(rival))
+            await cleanup(rival, older_than=timedelta(0))
+        await super().put(path, data, if_absent=if_absent)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_version_is_not_put_into_the_past(count: int) -> None:
+    """The put succeeds, because the version that was there is gone."""
+    store = Late()
+    memory_table(2, ROWS, store)
+    store.others = tuple(Append((fragment(ROWS),)) for _ in range(count))
+    with pytest.raises(CommitConflictError, match="cleaned up while") as raised:
+        drive(commit(store, Append((fragment(ROWS),)), read_version=1))
+    assert raised.value.retryable
+    assert drive(list_versions(store)) == [count + 1]
+    assert len(drive(store.list("_transactions"))) == 1
+    made = drive(commit(store, Append((fragment(ROWS),)), read_version=count + 1))
+    assert made.num_rows == (3 + count) * ROWS
+
+
+def test_a_version_that_may_be_in_the_past_is_said_to_be_unknown() -> None:
+    store = Late()
+    memory_table(2, ROWS, store)
+    store.others = tuple(UpdateConfig(UpdateMap({str(number): "x"})) for number in range(3))
+    with pytest.raises(StoreError, match="unknown"):
+        drive(commit(store, UpdateConfig(UpdateMap({"mine": "x"})), read_version=1))
+
+
+@pytest.mark.parametrize("next_operations", [(), (Append((fragment(ROWS),)),)], ids=["newest", "followed"])
+def test_a_cleanup_right_after_a_commit_changes_nothing(next_operations: tuple[Any, ...]) -> None:
+    class Cleaned(MemoryStore):
+        after: tuple[Any, ...] | None = None
+
+        async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
+            await super().put(path, data, if_absent=if_absent)
+            if if_absent and self.after is not None:
+                rival = MemoryStore(self.name)
+                for one in self.after:
+                    await commit(rival, one, read_version=await latest_version(rival))
+                await cleanup(rival, older_than=timedelta(0))
+
+    store = Cleaned()
+    memory_table(2, ROWS, store)
+    store.after = next_operations
+    assert drive(commit(store, Append((fragment(ROWS),)), read_version=1)).version == 2
+    newest = drive(latest_version(store))
+    assert newest == 2 + len(next_operations)
+    assert drive(load_manifest(store, newest)).num_rows == (1 + newest) * ROWS
 
 
 def test_a_config_is_no_file_to_be_known_by() -> None:

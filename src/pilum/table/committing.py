@@ -187,6 +187,13 @@ async def _commit_after(
             await _discard(store, rebased.written)
             raise
         if published:
+            if await ownership.overtaken(store, manifest, history.scheme, latest, history.looked):
+                await _discard(store, rebased.written)
+                raise CommitConflictError(
+                    f"{store.uri}: version {manifest.version} was committed by another writer and cleaned up while "
+                    "this commit was on its way, and files of this commit perhaps with it; run the operation again",
+                    retryable=True,
+                )
             write_hint(store, manifest.version)
             if auto_cleanup:
                 await _clean_up(store, manifest)

@@ -500,6 +500,23 @@ def test_the_reference_begins(places: Places) -> None:
 
 
 @pytest.mark.interop
+@pytest.mark.parametrize("numbers", [[1, 2], [2], [5], [1, 3]])
+def test_clones_number_their_source_as_the_reference_does(places: Places, numbers: list[int]) -> None:
+    """With the first id that is free, from 0."""
+    lance = reference()
+    bases = [DatasetBasePath(str(places.root / str(number)), id=number) for number in numbers]
+    ds = places.write(initial_bases=bases, target_all_bases=False)
+    ours = [ds.shallow_clone(places.root / "c", 1)]
+    ours.append(ours[0].shallow_clone(places.root / "cc", 1))
+    theirs = [lance.dataset(places.table).shallow_clone(str(places.root / "t"), 1)]
+    theirs.append(theirs[0].shallow_clone(str(places.root / "tt"), 1))
+    for one, other in zip(ours, theirs, strict=True):
+        assert set(one.base_paths()) == set(reference_bases(other))
+        assert owners(one) == owners(other)
+        assert values(one) == values(other) == values(lance.dataset(one.uri))
+
+
+@pytest.mark.interop
 def test_transactions_cross(places: Places) -> None:
     """Who writes the fragments and who commits them may be different."""
     lance = reference()

@@ -28,6 +28,7 @@ if not TYPE_CHECKING:
             "index_value": (),
             "inputs": (),
             "lance_schema": (),
+            "matching": (),
             "moments": (),
             "operations": (),
             "progress": (),

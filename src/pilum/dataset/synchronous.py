@@ -198,6 +198,7 @@ def write_dataset(
         warnings.warn(
             "use_legacy_format is deprecated, use data_storage_version", DeprecationWarning, stacklevel=2
         )
+    suspends = _writing_suspends(uri, storage_options, initial_bases, target_bases, target_all_bases)
     coroutine = core.write_dataset(
         data_obj,
         uri.aio if isinstance(uri, LanceDataset) else uri,
@@ -228,9 +229,6 @@ def write_dataset(
         namespace_client=namespace_client,
         table_id=table_id,
         session=session,
-    )
-    suspends = _writing_suspends(
-        uri, initial_bases, bool(target_bases) or target_all_bases is not None, storage_options
     )
     return LanceDataset.of(run(coroutine, suspends=suspends))
 
@@ -264,6 +262,7 @@ def write_fragments(
         >>> pilum.LanceDataset.commit(ds, pilum.LanceOperation.Append(made), read_version=ds.version).count_rows()
         3
     """
+    suspends = _writing_suspends(dataset_uri, storage_options, **options)
     coroutine = core.write_fragments(
         data,
         dataset_uri.aio if isinstance(dataset_uri, LanceDataset) else dataset_uri,
@@ -272,12 +271,6 @@ def write_fragments(
         mode=mode,
         storage_options=storage_options,
         **options,
-    )
-    suspends = _writing_suspends(
-        dataset_uri,
-        options.get("initial_bases"),
-        bool(options.get("target_bases")) or options.get("target_all_bases") is not None,
-        storage_options,
     )
     return run(coroutine, suspends=suspends)
 
@@ -288,12 +281,20 @@ def _suspends(uri: Any) -> bool:
     return uri is not None and address_suspends(uri)
 
 
-def _writing_suspends(uri: Any, initial_bases: Any, elsewhere: bool, storage_options: Any) -> bool:
+def _writing_suspends(
+    uri: Any,
+    storage_options: Any,
+    initial_bases: Any = None,
+    target_bases: Any = None,
+    target_all_bases: bool | None = None,
+    **_: Any,
+) -> bool:
     """Whether writing may wait for a network: the files may go to another place than the dataset."""
     if _suspends(uri):
         return True
     if any(address_suspends(base.path) for base in initial_bases or () if hasattr(base, "path")):
         return True
+    elsewhere = bool(target_bases) or target_all_bases is not None
     if not elsewhere or uri is None or isinstance(uri, LanceDataset):
         return False
     return run(core.bases_suspend(uri, storage_options), suspends=False)

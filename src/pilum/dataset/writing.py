@@ -25,6 +25,7 @@ import pyarrow as pa
 from pilum.dataset import targets
 from pilum.dataset.fragment_writer import FragmentWriter, Place, remove_fragments
 from pilum.dataset.inputs import InputStream, cut_batches
+from pilum.dataset.matching import check_schema, matching_schema
 from pilum.errors import (
     AlreadyExistsError,
     CommitConflictError,
@@ -57,9 +58,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Prepared", "WriteOptions", "append_version", "prepare", "write", "write_fragments"]
 
-_RESERVED = frozenset(
-    {"_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"}
-)
 _VERSIONS: Mapping[str, tuple[int, int]] = {"stable": (2, 2), "2.2": (2, 2), "2.1": (2, 1), "2.0": (2, 0)}
 
 # Rows that are kept to be written twice, and the format they are written in when the table's is not known yet.
@@ -252,7 +250,7 @@ async def _append_by_guess(
         if (
             current.data_version != _GUESSED_VERSION
             or options.data_storage_version not in (None, *_names_of(_GUESSED_VERSION))
-            or _matching(current.schema, rows).fields != guess.fields
+            or matching_schema(current.schema, rows).fields != guess.fields
         ):
             raise _WrongGuess
         await into.settle()
@@ -308,7 +306,7 @@ async def prepare(
     appending = current is not None and options.mode == "append"
     if appending:
         assert current is not None
-        schema = _matching(current.schema, data.schema)
+        schema = matching_schema(current.schema, data.schema)
         version = append_version(current, options)
     else:
         schema = Schema.from_arrow(data.schema)
@@ -385,43 +383,3 @@ def append_version(current: Manifest, options: WriteOptions) -> tuple[int, int]:
             f"the dataset has file version {'.'.join(map(str, current.data_version))}, cannot append {wanted}"
         )
     return current.data_version
-
-
-def check_schema(schema: pa.Schema) -> None:
-    """Refuse names that a table cannot hold."""
-    names = schema.names
-    if len(set(names)) != len(names):
-        raise InvalidInputError(f"column {next(n for n in names if names.count(n) > 1)!r} appears twice")
-    for name in names:
-        if "." in name:
-            raise InvalidInputError(f"column name {name!r} must not contain a dot")
-        if name in _RESERVED:
-            raise InvalidInputError(f"column name {name!r} is reserved")
-
-
-def _matching(table: Schema, rows: pa.Schema) -> Schema:
-    """The part of the table's schema that the appended rows fill, matched by name."""
-    by_name = {field.name: field for field in table.fields}
-    for field in rows:
-        if field.name not in by_name:
-            raise InvalidInputError(
-                f"append: the dataset has no column {field.name!r} (columns: {', '.join(by_name)})"
-            )
-        expected = by_name[field.name].arrow_type
-        if not _same_type(field.type, expected):
-            raise InvalidInputError(
-                f"append: column {field.name!r} is {field.type}, the dataset has {expected}"
-            )
-    for name, existing in by_name.items():
-        if name not in rows.names and not existing.nullable:
-            raise InvalidInputError(f"append: the required column {name!r} is missing")
-    if len(rows.names) == len(by_name):
-        return table
-    return table.project([name for name in by_name if name in rows.names])
-
-
-def _same_type(given: pa.DataType, expected: pa.DataType) -> bool:
-    if given.equals(expected):
-        return True
-    field = Schema.from_arrow(pa.schema([pa.field("x", given)])).fields[0]
-    return bool(field.arrow_type.equals(expected))

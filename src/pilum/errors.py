@@ -41,7 +41,16 @@ class NotFoundError(PilumError, FileNotFoundError, ValueError):
 
 
 class AlreadyExistsError(PilumError, FileExistsError, ValueError):
-    """Something that must not exist does (`mode="create"`, put-if-absent)."""
+    """Something that must not exist does (`mode="create"`, put-if-absent).
+
+    Attributes:
+        certain: for a put-if-absent, whether somebody else made the object; if not, this very call may have made it
+            at an earlier attempt whose answer was lost.
+    """
+
+    def __init__(self, *message: object, certain: bool = False) -> None:
+        super().__init__(*message)
+        self.certain = certain
 
 
 class CorruptFileError(PilumError, OSError, ValueError):

@@ -13,6 +13,8 @@ import pytest
 
 import pilum
 import pilum.aio
+from pilum.errors import AlreadyExistsError
+from pilum.io import Store, run, store_for
 from tests.cloud.server import BUCKET, Server
 
 lance = pytest.importorskip("lance")
@@ -278,6 +280,31 @@ def test_folders_of_fsspec(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="already exists"):
             pilum.write_dataset(rows(1), mapper)
     assert lance.dataset(str(tmp_path / "t")).count_rows() == 17
+
+
+def test_whose_object_it_is_where_others_may_have_asked_twice(
+    server: Server, uri: str, tmp_path: Path
+) -> None:
+    """A store that the caller made may retry by itself: only ours knows that it asked once."""
+    from obstore.store import MemoryStore
+
+    fsspec = pytest.importorskip("fsspec")
+    mapper = fsspec.filesystem("file").get_mapper(str(tmp_path / "t"))
+
+    async def put_twice(store: Store) -> bool:
+        await store.put("x", b"one", if_absent=True)
+        with pytest.raises(AlreadyExistsError) as raised:
+            await store.put("x", b"two", if_absent=True)
+        return raised.value.certain
+
+    found = [
+        run(put_twice(store), suspends=store.suspends)
+        for store in (
+            store_for(uri, server.options), store_for(MemoryStore()), store_for(mapper),
+            store_for(str(tmp_path / "u")), store_for("memory://asked-twice"),
+        )
+    ]  # fmt: skip
+    assert found == [True, False, False, True, True]
 
 
 def test_what_is_no_store() -> None:

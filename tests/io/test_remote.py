@@ -211,6 +211,7 @@ class Memory:
     """
 
     ordered = True
+    repeats = False
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -371,11 +372,25 @@ def test_the_answer_to_a_conditional_put_is_lost() -> None:
     async def main() -> None:
         client.lost = 1
         await store.put("a", b"mine", if_absent=True)
-        with pytest.raises(AlreadyExistsError):
+        before = client.requests
+        with pytest.raises(AlreadyExistsError) as raised:
             await store.put("a", b"mine", if_absent=True)
+        # Answered at the first attempt: somebody else's, and nothing needs to be read to know that.
+        assert (raised.value.certain, client.requests) == (True, before + 1)
         client.failures = [Kind.BROKEN]
-        with pytest.raises(AlreadyExistsError):
+        with pytest.raises(AlreadyExistsError) as raised:
             await store.put("a", b"other", if_absent=True)
+        assert raised.value.certain
+        # Gone when it is looked at after an attempt that got no answer: it may have been ours.
+        client.failures = [Kind.BROKEN, None, Kind.MISSING]
+        with pytest.raises(AlreadyExistsError) as raised:
+            await store.put("a", b"mine", if_absent=True)
+        assert not raised.value.certain
+        # A client that may ask twice on its own leaves it open.
+        client.repeats = True
+        with pytest.raises(AlreadyExistsError) as raised:
+            await store.put("a", b"mine", if_absent=True)
+        assert not raised.value.certain
 
     asyncio.run(main())
 

@@ -250,6 +250,26 @@ def test_one_of_many_writers_creates_an_object(
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows renames")
+def test_a_link_that_met_itself_has_succeeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system asks again when an answer was lost, and is told that the name exists."""
+    store = LocalStore(tmp_path)
+    real = os.link
+
+    def twice(source: str, target: str) -> None:
+        real(source, target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", twice)
+    run(store.put("x", DATA, if_absent=True), suspends=False)
+    assert bytes(run(store.get_all("x"), suspends=False)) == DATA
+    with pytest.raises(AlreadyExistsError) as raised:
+        run(store.put("x", b"other", if_absent=True), suspends=False)
+    assert raised.value.certain
+    assert os.listdir(tmp_path) == ["x"]
+    assert os.stat(tmp_path / "x").st_nlink == 1
+
+
 def _no_links(*_: Any) -> None:
     raise OSError(errno.EPERM, "Operation not permitted")
 

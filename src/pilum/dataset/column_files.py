@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from pilum import arrays, distinct
-from pilum.dataset.fragment_writer import conformed, described_file, remove_fragments
+from pilum.dataset.fragment_writer import Place, conformed, described_file, remove_fragments
 from pilum.dataset.writing import WriteOptions, append_version
 from pilum.errors import InvalidInputError
 from pilum.file import FileWriter
@@ -136,6 +136,6 @@ async def add_files(
             made.append(Fragment(0, (added,), 0))
             result.append(replace(fragment, files=(*fragment.files, added)))
     except BaseException:
-        await remove_fragments(snapshot.store, made)
+        await remove_fragments([Place(snapshot.store)], made)
         raise
     return result

@@ -137,6 +137,7 @@ async def write_dataset(
     base = None
     if isinstance(uri, AsyncLanceDataset):
         store, session, settings = uri.store, uri.session, uri.settings
+        store.learn_base_options(base_store_params)
         base = uri.manifest if mode == "append" else None
         options.setdefault("commit_lock", settings.commit_lock)
     else:
@@ -156,17 +157,27 @@ async def write_fragments(
     return_transaction: bool = False,
     mode: str = "append",
     storage_options: Mapping[str, str] | None = None,
+    base_store_params: Mapping[str, Mapping[str, str]] | None = None,
     namespace_client: Any = None,
     table_id: list[str] | None = None,
     **options: Any,
 ) -> list[FragmentMetadata] | Transaction:
     """Write rows as fragments without committing them; see `pilum.write_fragments`."""
-    store = _target(dataset_uri, storage_options, namespace_client, table_id)
-    for name in ("session", "base_store_params"):
-        options.pop(name, None)
+    store = _target(dataset_uri, storage_options, namespace_client, table_id, base_store_params)
+    options.pop("session", None)
     return await fragments.write_fragments(
         store, data, schema, write_options(mode, **options), return_transaction=return_transaction
     )
+
+
+async def bases_suspend(uri: Address, storage_options: Mapping[str, str] | None) -> bool:
+    """Whether files of a dataset, which need not exist, lie behind a network though it does not itself."""
+    store = store_for(uri, storage_options)
+    try:
+        manifest = await load_manifest(store, await latest_version(store), lazy=True)
+    except NotFoundError:
+        return False
+    return table.bases_suspend(manifest.base_paths)
 
 
 async def create_fragment_at(
@@ -196,6 +207,7 @@ def _target(
 ) -> Store:
     refuse_namespaces(None if namespace_client is not None else uri, namespace_client, table_id)
     if isinstance(uri, AsyncLanceDataset):
+        uri.store.learn_base_options(base_store_params)
         return uri.store
     return store_for(uri, storage_options, base_store_params)
 

@@ -156,7 +156,9 @@ class Evolution(Handle):
             raise
 
     async def _discard(self, fragments: Sequence[Fragment]) -> None:
-        await fragment_writer.remove_fragments(self.store, _only_new(self.manifest.fragments, fragments))
+        await fragment_writer.remove_fragments(
+            [fragment_writer.Place(self.store)], _only_new(self.manifest.fragments, fragments)
+        )
 
 
 def _only_new(before: Sequence[Fragment], after: Sequence[Fragment]) -> list[Fragment]:
@@ -200,7 +202,9 @@ async def _added(
     try:
         transform.end()
     except InvalidInputError:
-        await fragment_writer.remove_fragments(snapshot.store, _only_new(fragments, made))
+        await fragment_writer.remove_fragments(
+            [fragment_writer.Place(snapshot.store)], _only_new(fragments, made)
+        )
         raise
     return made, schema
 

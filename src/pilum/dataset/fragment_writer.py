@@ -4,15 +4,17 @@
 batches ─► FileWriter (a file for every max_rows rows) ─► fragments, whose ids the commit assigns
 ```
 
-Every data file is closed (and synced) when it is handed out.  A writer that is aborted removes what it wrote.
+They go to one place, or to several in turns (`targets`).  Every data file is closed (and synced) when it is handed
+out.  A writer that is aborted removes what it wrote.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -25,14 +27,28 @@ from pilum.schema import Schema, is_prepared
 from pilum.schema.jsonb import is_json_text, jsonb_of_text
 from pilum.table import DataFile, Fragment, data_file_name
 
-__all__ = ["FragmentWriter", "conformed", "described_file", "remove_fragments"]
+__all__ = ["FragmentWriter", "Place", "conformed", "described_file", "remove_fragments"]
+
+
+class Place(NamedTuple):
+    """A folder for data files.
+
+    Attributes:
+        store: the store they are created in.
+        folder: what their names are put behind: ``data/``, or nothing.
+        base_id: base path that this is; None for the table itself.
+    """
+
+    store: Store
+    folder: str = "data/"
+    base_id: int | None = None
 
 
 class FragmentWriter:
     """Writes batches into new fragments.
 
     Args:
-        store: where the table is.
+        places: where the files go, in turns.
         schema: of the files, with the field ids of the table.
         version: file format.
         max_rows: rows of a fragment at most.
@@ -43,7 +59,7 @@ class FragmentWriter:
 
     def __init__(
         self,
-        store: Store,
+        places: Sequence[Place],
         schema: Schema,
         version: tuple[int, int],
         *,
@@ -58,13 +74,18 @@ class FragmentWriter:
                     f"column {field.name!r}: datasets do not take descriptors of blobs yet; write a file with"
                     " LanceFileSession.open_writer and commit it as a fragment"
                 )
-        self._store, self._schema, self._version = store, schema, version
+        self._places, self._schema, self._version = places, schema, version
         self._max_rows, self._max_bytes = max_rows, max_bytes
         self._limits = {} if page_bytes is None else {"page_bytes": page_bytes}
         self._progress = progress
         self._writer: FileWriter | None = None
         self._rows = 0
         self.fragments: list[Fragment] = []
+
+    @property
+    def _place(self) -> Place:
+        """Where the file goes that is written, or comes next."""
+        return self._places[len(self.fragments) % len(self._places)]
 
     async def write(self, batch: pa.RecordBatch) -> None:
         """Add rows; columns are matched by name.
@@ -76,9 +97,10 @@ class FragmentWriter:
         while at < batch.num_rows:
             if self._writer is None:
                 await _tell(self._progress, "begin", Fragment(0, (), 0))
+                place = self._place
                 self._writer = await FileWriter.create(
-                    self._store,
-                    "data/" + data_file_name(),
+                    place.store,
+                    place.folder + data_file_name(),
                     self._schema,
                     version=self._version,
                     **self._limits,
@@ -95,6 +117,7 @@ class FragmentWriter:
         if self._writer is not None:
             file, rows = await described_file(self._writer)
             self._writer = None
+            file = replace(file, base_id=self._place.base_id)
             fragment = Fragment(id=0, files=(file,), physical_rows=rows)
             self.fragments.append(fragment)
             await _tell(self._progress, "complete", fragment)
@@ -109,7 +132,7 @@ class FragmentWriter:
         if self._writer is not None:
             await self._writer.abort()
             self._writer = None
-        await remove_fragments(self._store, self.fragments)
+        await remove_fragments(self._places, self.fragments)
 
 
 def conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
@@ -134,7 +157,7 @@ def conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
 
 
 async def described_file(writer: FileWriter) -> tuple[DataFile, int]:
-    """Finish a file below ``data/``; returns its entry and its number of rows."""
+    """Finish a data file; returns its entry and its number of rows."""
     done = await writer.finish()
     name = done.path.removeprefix("data/")
     file = DataFile(name, tuple(done.fields), tuple(done.column_indices), done.version, done.size)
@@ -149,9 +172,17 @@ async def _tell(progress: Any, what: str, fragment: Fragment) -> None:
             await answer
 
 
-async def remove_fragments(store: Store, fragments: Iterable[Fragment]) -> None:
-    """Remove data files that nothing refers to; best effort."""
+async def remove_fragments(places: Sequence[Place], fragments: Iterable[Fragment]) -> None:
+    """Remove data files that nothing refers to; best effort.
+
+    Args:
+        places: where they were written; files of other places are left alone.
+        fragments: their descriptions.
+    """
+    by_base = {place.base_id: place for place in places}
     for fragment in fragments:
         for data_file in fragment.files:
-            with contextlib.suppress(Exception):
-                await store.delete("data/" + data_file.path)
+            place = by_base.get(data_file.base_id)
+            if place is not None:
+                with contextlib.suppress(Exception):
+                    await place.store.delete(place.folder + data_file.path)

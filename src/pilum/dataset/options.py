@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pilum.dataset import committing, writing
+from pilum.dataset import committing, targets, writing
 from pilum.dataset.configuring import auto_cleanup_config
 from pilum.errors import InvalidInputError, UnsupportedError
 from pilum.table import NamingScheme
 
 if TYPE_CHECKING:
+    from pilum.dataset.targets import Targets
     from pilum.dataset.writing import WriteOptions
     from pilum.table import CommitLock
 
@@ -72,13 +73,6 @@ def write_options(
     blob_pack_file_size_threshold: int | None = None,
 ) -> WriteOptions:
     """The keyword options of a write, checked; see `pilum.write_dataset`."""
-    for name, value in (
-        ("initial_bases", initial_bases),
-        ("target_bases", target_bases),
-        ("target_all_bases", target_all_bases),
-    ):
-        if value:
-            raise UnsupportedError(f"{name}: writing into other base paths is not supported yet")
     if external_blob_mode != "reference":
         if external_blob_mode != "ingest":
             raise InvalidInputError(
@@ -103,4 +97,11 @@ def write_options(
         config=auto_cleanup_config(auto_cleanup_options) if auto_cleanup_options else {},
         progress=progress,
         page_bytes=max_page_bytes,
+        targets=_targets(initial_bases, target_bases, target_all_bases),
     )
+
+
+def _targets(initial_bases: Any, target_bases: Any, target_all_bases: bool | None) -> Targets | None:
+    if not initial_bases and not target_bases and target_all_bases is None:
+        return None
+    return targets.Targets.of(initial_bases, target_bases, target_all_bases)

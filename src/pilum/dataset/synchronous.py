@@ -171,7 +171,12 @@ def write_dataset(
             ``older_than_seconds``.
         commit_message: stored in the transaction.
         transaction_properties: further properties of the transaction.
-        initial_bases, target_bases, target_all_bases: not supported yet.
+        initial_bases: base paths of a new dataset: other places, each a `DatasetBasePath`, that its files may lie in.
+            Those without an id get the first free ones from 1.
+        target_bases: base paths to write the data files to, in turns: their names or addresses; the address of the
+            dataset itself is one of them.  Everything else stays in the dataset's own folder.
+        target_all_bases: write to all base paths in turns, in the order of their ids; True: and to the dataset's own
+            folder, which is first.
         base_store_params: storage options of base paths, by their address.
         external_blob_mode, allow_external_blob_outside_bases, blob_pack_file_size_threshold: for blobs, which
             are not supported yet.
@@ -180,7 +185,7 @@ def write_dataset(
 
     Raises:
         AlreadyExistsError: ``mode="create"`` and the dataset exists (an `OSError`).
-        InvalidInputError: the rows do not fit (an `OSError` and a `ValueError`).
+        InvalidInputError: the rows do not fit, or the base paths do not (an `OSError` and a `ValueError`).
 
     Example:
         >>> import pilum, pyarrow as pa
@@ -193,6 +198,7 @@ def write_dataset(
         warnings.warn(
             "use_legacy_format is deprecated, use data_storage_version", DeprecationWarning, stacklevel=2
         )
+    suspends = _writing_suspends(uri, storage_options, initial_bases, target_bases, target_all_bases)
     coroutine = core.write_dataset(
         data_obj,
         uri.aio if isinstance(uri, LanceDataset) else uri,
@@ -224,7 +230,7 @@ def write_dataset(
         table_id=table_id,
         session=session,
     )
-    return LanceDataset.of(run(coroutine, suspends=_suspends(uri)))
+    return LanceDataset.of(run(coroutine, suspends=suspends))
 
 
 def write_fragments(
@@ -246,7 +252,8 @@ def write_fragments(
         return_transaction: return a `Transaction` that commits the fragments, instead of the fragments.
         mode: ``append``, ``create`` or ``overwrite``; what they are to be committed with.
         storage_options: options of the store (README, "Object stores"), or a function that returns them.
-        options: limits and formats, as for `write_dataset`.
+        options: limits, formats and base paths, as for `write_dataset`.  Fragments in base paths of a new dataset
+            are committed with the transaction: it brings the base paths.
 
     Example:
         >>> import pilum, pyarrow as pa
@@ -255,6 +262,7 @@ def write_fragments(
         >>> pilum.LanceDataset.commit(ds, pilum.LanceOperation.Append(made), read_version=ds.version).count_rows()
         3
     """
+    suspends = _writing_suspends(dataset_uri, storage_options, **options)
     coroutine = core.write_fragments(
         data,
         dataset_uri.aio if isinstance(dataset_uri, LanceDataset) else dataset_uri,
@@ -264,13 +272,32 @@ def write_fragments(
         storage_options=storage_options,
         **options,
     )
-    return run(coroutine, suspends=_suspends(dataset_uri))
+    return run(coroutine, suspends=suspends)
 
 
 def _suspends(uri: Any) -> bool:
     if isinstance(uri, LanceDataset):
         return uri.aio.snapshot.suspends
     return uri is not None and address_suspends(uri)
+
+
+def _writing_suspends(
+    uri: Any,
+    storage_options: Any,
+    initial_bases: Any = None,
+    target_bases: Any = None,
+    target_all_bases: bool | None = None,
+    **_: Any,
+) -> bool:
+    """Whether writing may wait for a network: the files may go to another place than the dataset."""
+    if _suspends(uri):
+        return True
+    if any(address_suspends(base.path) for base in initial_bases or () if hasattr(base, "path")):
+        return True
+    elsewhere = bool(target_bases) or target_all_bases is not None
+    if not elsewhere or uri is None or isinstance(uri, LanceDataset):
+        return False
+    return run(core.bases_suspend(uri, storage_options), suspends=False)
 
 
 class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltDataset):
@@ -574,7 +601,7 @@ class LanceDataset(ReadingDoor, HistoryDoor, UpkeepDoor, EvolutionDoor, UnbuiltD
         storage_options: Mapping[str, str] | None = None,
         ignore_not_found: bool | None = None,
     ) -> None:
-        """Remove a dataset with all its files and versions.
+        """Remove a dataset with all its files and versions; files in base paths are left.
 
         Raises:
             NotFoundError: there is none, unless that is to be ignored (an `OSError`).

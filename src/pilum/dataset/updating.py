@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from pilum import arrays, imports
 from pilum.dataset.deleting import without_rows
-from pilum.dataset.fragment_writer import FragmentWriter, remove_fragments
+from pilum.dataset.fragment_writer import FragmentWriter, Place, remove_fragments
 from pilum.dataset.retrying import starting_over
 from pilum.dataset.writing import WriteOptions, append_version
 from pilum.errors import CommitConflictError, ExecutionError, InvalidInputError, UnsupportedError
@@ -86,7 +86,7 @@ async def _update_once(
     stable = manifest.uses_stable_row_ids
     request = ScanRequest(filter=where, with_row_address=True, with_row_id=stable)
     found: list[tuple[str, Any]] = []
-    writer = FragmentWriter(snapshot.store, manifest.schema, version)
+    writer = FragmentWriter([Place(snapshot.store)], manifest.schema, version)
     try:
         async with aclosing(await open_scan(plan_scan(snapshot, request))) as stream:
             async for batch in stream:
@@ -117,7 +117,7 @@ async def _update_once(
         )
     except (CommitConflictError, InvalidInputError, UnsupportedError):
         # The commit certainly did not happen; after any other error it may have.
-        await remove_fragments(snapshot.store, added)
+        await remove_fragments([Place(snapshot.store)], added)
         raise
     return committed, len(addresses)
 

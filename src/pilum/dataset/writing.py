@@ -4,6 +4,8 @@
 input ─► batches ─► FileWriter (one file per max_rows_per_file rows) ─► fragments ─► commit(Append | Overwrite)
 ```
 
+Files go to the folder of the table, or to base paths in turns (`targets`).
+
 Nothing that a published manifest refers to is incomplete: every data file is closed before the commit, and on disk
 before the manifest has its name.  When writing or committing fails for certain, the new data files are removed and the old version
 stays what it was; a killed process leaves unreferenced files that cleanup finds later.
@@ -16,12 +18,14 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as default_of
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from pilum.dataset.fragment_writer import FragmentWriter, remove_fragments
+from pilum.dataset import targets
+from pilum.dataset.fragment_writer import FragmentWriter, Place, remove_fragments
 from pilum.dataset.inputs import InputStream, cut_batches
+from pilum.dataset.matching import check_schema, matching_schema
 from pilum.errors import (
     AlreadyExistsError,
     CommitConflictError,
@@ -49,11 +53,11 @@ from pilum.table import (
     load_manifest,
 )
 
+if TYPE_CHECKING:
+    from pilum.dataset.targets import Targets
+
 __all__ = ["Prepared", "WriteOptions", "append_version", "prepare", "write", "write_fragments"]
 
-_RESERVED = frozenset(
-    {"_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"}
-)
 _VERSIONS: Mapping[str, tuple[int, int]] = {"stable": (2, 2), "2.2": (2, 2), "2.1": (2, 1), "2.0": (2, 0)}
 
 # Rows that are kept to be written twice, and the format they are written in when the table's is not known yet.
@@ -77,6 +81,7 @@ class WriteOptions:
         config: entries of the config of a new table.
         progress: told about every fragment: ``begin`` and ``complete``, awaitable or not.
         page_bytes: bytes of a page at most; None for the writer's own limit.
+        targets: base paths of a new table and places to write to; None for the table's own folder.
     """
 
     mode: str = "create"
@@ -90,6 +95,7 @@ class WriteOptions:
     config: Mapping[str, str] = default_of(default_factory=dict)
     progress: Any = None
     page_bytes: int | None = None
+    targets: Targets | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("create", "append", "overwrite"):
@@ -114,12 +120,14 @@ class Prepared(NamedTuple):
         operation: what a commit would do with them.
         read_version: version it was computed on; None when the table is new.
         fragments: the new fragments.
+        places: where their files are.
         base: that version, where a commit need not read it again.
     """
 
     operation: Operation
     read_version: int | None
     fragments: list[Fragment]
+    places: list[Place]
     base: Awaitable[Manifest] | None = None
 
 
@@ -139,7 +147,7 @@ async def write(
         InvalidInputError: the rows do not fit the schema.
         CommitConflictError: another writer's commit cannot be combined with this one.
     """
-    if store.suspends and base is None and options.mode == "append":
+    if store.suspends and base is None and options.mode == "append" and options.targets is None:
         data, small = _peek(data)
         if small is not None:
             written = await _append_by_guess(store, small, options)
@@ -153,6 +161,13 @@ async def write(
         await into.stop()
 
 
+class _WrongGuess(Exception):
+    """The table is not what its new rows look like."""
+
+
+_CERTAIN = (CommitConflictError, AlreadyExistsError, InvalidInputError, UnsupportedError)
+
+
 async def _commit(
     store: Store,
     prepared: Prepared,
@@ -160,6 +175,13 @@ async def _commit(
     before: Callable[[], Awaitable[None]],
     into: PostponingStore,
 ) -> Manifest:
+    complete = False
+
+    async def first() -> None:
+        nonlocal complete
+        await before()
+        complete = True
+
     try:
         return await commit(
             store,
@@ -170,12 +192,17 @@ async def _commit(
             stable_row_ids=options.stable_row_ids,
             naming=options.naming,
             base=prepared.base,
-            before=before,
+            before=first,
             into=into,
         )
-    except (CommitConflictError, AlreadyExistsError, InvalidInputError, UnsupportedError):
-        # These say that the commit certainly did not happen; after any other error it may have.
-        await remove_fragments(store, prepared.fragments)
+    except _WrongGuess:
+        raise
+    except Exception as error:
+        # Nothing is published before the files are complete, and these errors say that it certainly did not
+        # happen; after any other one it may have.
+        if not complete or isinstance(error, _CERTAIN):
+            await into.stop()
+            await remove_fragments(prepared.places, prepared.fragments)
         raise
 
 
@@ -189,10 +216,6 @@ def _peek(data: InputStream) -> tuple[InputStream, list[pa.RecordBatch] | None]:
         if size > _FEW_BYTES:
             return InputStream(data.schema, chain(taken, data.batches)), None
     return InputStream(data.schema, iter(taken)), taken
-
-
-class _WrongGuess(Exception):
-    """The table is not what its new rows look like."""
 
 
 async def _append_by_guess(
@@ -219,6 +242,7 @@ async def _append_by_guess(
     guess = Schema.from_arrow(rows)
     base = asyncio.ensure_future(load_manifest(store, version))
     into = PostponingStore(store)
+    places = [Place(into)]
     fragments: list[Fragment] = []
 
     async def before() -> None:
@@ -226,21 +250,21 @@ async def _append_by_guess(
         if (
             current.data_version != _GUESSED_VERSION
             or options.data_storage_version not in (None, *_names_of(_GUESSED_VERSION))
-            or _matching(current.schema, rows).fields != guess.fields
+            or matching_schema(current.schema, rows).fields != guess.fields
         ):
             raise _WrongGuess
         await into.settle()
 
     try:
         await asyncio.sleep(0)  # the request goes out before this thread is busy with encoding
-        fragments = await write_fragments(into, iter(batches), guess, _GUESSED_VERSION, options)
-        prepared = Prepared(Append(tuple(fragments)), version, fragments, base)
+        fragments = await write_fragments(places, iter(batches), guess, _GUESSED_VERSION, options)
+        prepared = Prepared(Append(tuple(fragments)), version, fragments, places, base)
         return await _commit(store, prepared, options, before, into)
     except (_WrongGuess, NotFoundError):
         # NotFoundError: the version was removed since it was listed.
         with contextlib.suppress(StoreError):
             await into.settle()
-        await remove_fragments(store, fragments)
+        await remove_fragments(places, fragments)
         return None
     finally:
         await into.stop()
@@ -256,7 +280,7 @@ async def prepare(
     data: InputStream,
     options: WriteOptions,
     *,
-    into: Store | None = None,
+    into: PostponingStore | None = None,
     current: Manifest | None = None,
 ) -> Prepared:
     """Write the data files of ``data`` and say what a commit would do with them.
@@ -271,7 +295,8 @@ async def prepare(
     Raises:
         AlreadyExistsError, InvalidInputError: as `write`.
     """
-    if current is None or not store.suspends:
+    if current is None or not store.suspends or options.targets is not None:
+        # Base paths may have been added since.
         current = await _current(store, current)
     if current is not None and options.mode == "create":
         raise AlreadyExistsError(
@@ -281,22 +306,29 @@ async def prepare(
     appending = current is not None and options.mode == "append"
     if appending:
         assert current is not None
-        schema = _matching(current.schema, data.schema)
+        schema = matching_schema(current.schema, data.schema)
         version = append_version(current, options)
     else:
         schema = Schema.from_arrow(data.schema)
         version = _VERSIONS[options.data_storage_version or "stable"]
-    fragments = await write_fragments(into or store, data.batches, schema, version, options)
+    elsewhere = options.targets
+    if elsewhere is None:
+        places = [Place(into or store)]
+    else:
+        places = targets.open_places(store, current, elsewhere, into)
+    fragments = await write_fragments(places, data.batches, schema, version, options)
     read_version = None if current is None else current.version
     base = None if current is None else known(store, current)
     if appending:
-        return Prepared(Append(tuple(fragments)), read_version, fragments, base)
+        return Prepared(Append(tuple(fragments)), read_version, fragments, places, base)
     config = {} if current is not None else options.config
-    return Prepared(Overwrite(tuple(fragments), schema, version, config), read_version, fragments, base)
+    initial = () if elsewhere is None else elsewhere.initial
+    operation = Overwrite(tuple(fragments), schema, version, config, initial)
+    return Prepared(operation, read_version, fragments, places, base)
 
 
 async def write_fragments(
-    store: Store,
+    places: list[Place],
     batches: Iterator[pa.RecordBatch],
     schema: Schema,
     version: tuple[int, int],
@@ -304,7 +336,7 @@ async def write_fragments(
 ) -> list[Fragment]:
     """Write data files without committing; each becomes a fragment whose id the commit assigns."""
     writer = FragmentWriter(
-        store,
+        places,
         schema,
         version,
         max_rows=options.max_rows_per_file,
@@ -351,43 +383,3 @@ def append_version(current: Manifest, options: WriteOptions) -> tuple[int, int]:
             f"the dataset has file version {'.'.join(map(str, current.data_version))}, cannot append {wanted}"
         )
     return current.data_version
-
-
-def check_schema(schema: pa.Schema) -> None:
-    """Refuse names that a table cannot hold."""
-    names = schema.names
-    if len(set(names)) != len(names):
-        raise InvalidInputError(f"column {next(n for n in names if names.count(n) > 1)!r} appears twice")
-    for name in names:
-        if "." in name:
-            raise InvalidInputError(f"column name {name!r} must not contain a dot")
-        if name in _RESERVED:
-            raise InvalidInputError(f"column name {name!r} is reserved")
-
-
-def _matching(table: Schema, rows: pa.Schema) -> Schema:
-    """The part of the table's schema that the appended rows fill, matched by name."""
-    by_name = {field.name: field for field in table.fields}
-    for field in rows:
-        if field.name not in by_name:
-            raise InvalidInputError(
-                f"append: the dataset has no column {field.name!r} (columns: {', '.join(by_name)})"
-            )
-        expected = by_name[field.name].arrow_type
-        if not _same_type(field.type, expected):
-            raise InvalidInputError(
-                f"append: column {field.name!r} is {field.type}, the dataset has {expected}"
-            )
-    for name, existing in by_name.items():
-        if name not in rows.names and not existing.nullable:
-            raise InvalidInputError(f"append: the required column {name!r} is missing")
-    if len(rows.names) == len(by_name):
-        return table
-    return table.project([name for name in by_name if name in rows.names])
-
-
-def _same_type(given: pa.DataType, expected: pa.DataType) -> bool:
-    if given.equals(expected):
-        return True
-    field = Schema.from_arrow(pa.schema([pa.field("x", given)])).fields[0]
-    return bool(field.arrow_type.equals(expected))

@@ -43,6 +43,10 @@ class BaseOptions:
         self._by_address = {address.rstrip("/"): own for address, own in (by_address or {}).items()}
         self._ids: dict[str, int] = {}
 
+    def learn(self, by_address: Mapping[str, Mapping[str, Any]]) -> None:
+        """Options of further base paths by their address, or other ones."""
+        self._by_address.update((address.rstrip("/"), own) for address, own in by_address.items())
+
     def note(self, bases: Iterable[tuple[str, int]]) -> None:
         """Bases of a manifest: address and id of each."""
         self._ids.update((address.rstrip("/"), number) for address, number in bases)

@@ -56,10 +56,14 @@ class Client(Protocol):
 
     Attributes:
         ordered: listings are sorted by key.
+        repeats: the library may make a request again on its own, after an answer was lost.
     """
 
     @property
     def ordered(self) -> bool: ...
+
+    @property
+    def repeats(self) -> bool: ...
 
     async def get(self, key: str, start: int, end: int) -> Any:
         """Bytes ``[start, end)``, fewer where the object ends."""

@@ -279,7 +279,10 @@ def put_if_absent(temporary: str, path: str) -> None:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        raise
+        # A network file system repeats a request whose answer was lost: the second link may have met the first.
+        if os.stat(temporary).st_nlink < 2:
+            raise
+        os.unlink(temporary)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise

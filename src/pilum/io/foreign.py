@@ -59,7 +59,7 @@ def _of_obstore(store: Any) -> RemoteStore:
     root = str(root).rstrip("/")
     uri = root if "://" in root else "/".join(part for part in (f"{scheme}://{root}", prefix) if part)
     # Its retries are the caller's; ours come on top and know how far a body has come.
-    return RemoteStore(uri, Bucket(ObstoreClient(store, store)), "", (_of_obstore, (store,)))
+    return RemoteStore(uri, Bucket(ObstoreClient(store, store, repeats=True)), "", (_of_obstore, (store,)))
 
 
 def _of_fsspec(filesystem: Any, folder: str) -> RemoteStore:
@@ -78,6 +78,7 @@ class FsspecClient:
     """
 
     ordered = False
+    repeats = True
 
     def __init__(self, filesystem: Any) -> None:
         self._fs = filesystem

@@ -404,7 +404,7 @@ class LocalStore(Store):
         if isinstance(error, (AlreadyExistsError, InvalidInputError, NotFoundError, StoreError)):
             raise error
         if isinstance(error, FileExistsError):
-            raise AlreadyExistsError(f"{where} exists already") from None
+            raise AlreadyExistsError(f"{where} exists already", certain=True) from None
         if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
             raise NotFoundError(f"there is no file {where}") from None
         if isinstance(error, OSError):

@@ -133,7 +133,7 @@ class MemoryStore(Store):
         if not if_absent:
             self._objects[path] = stored
         elif self._objects.setdefault(path, stored) is not stored:
-            raise AlreadyExistsError(f"{self.uri}/{path} exists already")
+            raise AlreadyExistsError(f"{self.uri}/{path} exists already", certain=True)
         self.stats.note_write(len(stored))
         _note(path, len(stored), started, "put")
 

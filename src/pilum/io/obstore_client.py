@@ -81,14 +81,24 @@ class ObstoreClient:
         uploader: writes in parts; should retry.
         credentials: can renew what is refused (`RenewableCredentials`).
         ordered: listings are sorted by key.
+        repeats: the store retries all the same.
     """
 
-    def __init__(self, store: Any, uploader: Any, credentials: Any = None, *, ordered: bool = True) -> None:
+    def __init__(
+        self,
+        store: Any,
+        uploader: Any,
+        credentials: Any = None,
+        *,
+        ordered: bool = True,
+        repeats: bool = False,
+    ) -> None:
         self._obstore = load_obstore()
         self._store = store
         self._uploader = uploader
         self._credentials = credentials
         self.ordered = ordered
+        self.repeats = repeats
 
     def _same_process(self) -> None:
         global _started

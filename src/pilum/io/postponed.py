@@ -3,7 +3,8 @@
 A writer of several files, or of one whose commit has more to prepare, would wait a round trip for each file to be
 complete, or for the disk.  Over a network `PostponingStore` begins to complete a file and goes on; `settle` waits for
 all of them, and must be awaited before anything refers to them.  On a local disk the files are there at once, and
-synced together with what refers to them, by `put_last`.
+synced together with what refers to them, by `put_last`.  Objects of one commit may lie in several stores: the others
+are `beside` the one that gets the last object.
 """
 
 from __future__ import annotations
@@ -30,15 +31,28 @@ class PostponingStore(Store):
 
     Args:
         store: where they go; in memory nothing is postponed.
+        syncs: what a local store leaves its files to; its own by default.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, syncs: durable.Syncs | None = None) -> None:
         super().__init__(store.uri)
         self._store = store
         self.suspends = store.suspends
         self.stats = store.stats
         self._tasks: list[asyncio.Future[None]] = []
-        self._syncs = durable.Syncs() if isinstance(store, LocalStore) else None
+        self._syncs = (syncs or durable.Syncs()) if isinstance(store, LocalStore) else None
+        self._beside: list[PostponingStore] = []
+
+    def beside(self, store: Store) -> Store:
+        """Another store, whose objects are complete after `settle` of this one, and durable after its `put_last`."""
+        if isinstance(store, LocalStore):
+            # Without a file that they could be synced with, they are synced one by one.
+            return store if self._syncs is None else PostponingStore(store, self._syncs)
+        if not store.suspends:
+            return store
+        other = PostponingStore(store)
+        self._beside.append(other)
+        return other
 
     async def create(self, path: str) -> ObjectWriter:
         if self._syncs is not None:
@@ -54,11 +68,11 @@ class PostponingStore(Store):
             AlreadyExistsError: it exists.
             StoreError: it, or one of them, could not be written.
         """
+        await self.settle()
         if self._syncs is not None:
             assert isinstance(self._store, LocalStore)
             await self._store.put_after(path, data, self._syncs)
         else:
-            await self.settle()
             await self._store.put(path, data, if_absent=True)
 
     async def delete(self, path: str) -> None:
@@ -85,6 +99,8 @@ class PostponingStore(Store):
         try:
             for task in self._tasks:
                 await task
+            for other in self._beside:
+                await other.settle()
         finally:
             await self._end_tasks()
 
@@ -93,6 +109,8 @@ class PostponingStore(Store):
         if self._syncs is not None:
             self._syncs.close()
         await self._end_tasks()
+        for other in self._beside:
+            await other.stop()
 
     async def _end_tasks(self) -> None:
         tasks, self._tasks = self._tasks, []

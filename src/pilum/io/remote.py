@@ -329,20 +329,26 @@ class RemoteStore(Store):
                 await self._scheduler.run(
                     len(view), lambda: self.bucket.request(f"{self.uri}/{path}: put", attempt)
                 )
-            except AlreadyExistsError:
+            except AlreadyExistsError as error:
+                if attempts == 1:
+                    error.certain = not self.bucket.client.repeats
+                    raise
                 # The answer to an earlier attempt may have been lost after it had succeeded.
-                if attempts == 1 or not await self._holds(path, view):
+                held = await self._holds(path, view)
+                if not held:
+                    error.certain = held is not None
                     raise
         self.stats.note_write(len(view))
         self.note("put", path, 0, len(view), started, made)
         if if_absent:
             await self.bucket.tidied()
 
-    async def _holds(self, path: str, data: memoryview) -> bool:
+    async def _holds(self, path: str, data: memoryview) -> bool | None:
+        """Whether an object has this content; None if it is gone."""
         try:
             return (await self.get_all(path, who="put")).tobytes() == bytes(data)
         except NotFoundError:
-            return False
+            return None
 
     async def delete(self, path: str) -> None:
         await self.delete_many([path])

@@ -8,7 +8,7 @@ folder of a dataset.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -261,6 +261,15 @@ class Store:
         if self.base_options is None:
             return store_for(uri)
         return store_for(uri, self.base_options.own(uri) or self.base_options.inherited())
+
+    def learn_base_options(self, by_address: Mapping[str, Mapping[str, Any]] | None) -> None:
+        """Options of other places, by their address, that `elsewhere` is to use from now on."""
+        if by_address:
+            from pilum.io.base_options import BaseOptions
+
+            if self.base_options is None:
+                self.base_options = BaseOptions(None, None)
+            self.base_options.learn(by_address)
 
     def _reduced(self, *how: Any) -> tuple[Any, ...]:
         """How to make this store again: a function, its arguments, and what was set later."""

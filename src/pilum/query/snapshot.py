@@ -46,6 +46,14 @@ class Snapshot:
     # What queries derived from the fragment list alone, by a key of their own; lives as long as the snapshot.
     plans: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        bases = self.manifest.base_paths
+        if bases:
+            table.note_bases(self.store, bases)
+            if table.bases_suspend(bases):
+                # Who reads the table of a local store may then wait for a network all the same.
+                self.store.suspends = True
+
     @property
     def suspends(self) -> bool:
         """Whether reads may wait for the network (False: local disk and memory)."""

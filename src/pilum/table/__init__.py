@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from pilum.table.history import VersionInfo, describe_versions, read_transactions, summarize, version_at
     from pilum.table.indices import covered_fragments, index_details, index_files, is_system_index, new_index
     from pilum.table.lineage import created_versions, fragment_row_ids, updated_versions
-    from pilum.table.locations import Location, data_file_location, index_location, open_location
+    from pilum.table.locations import (
+        Location,
+        bases_suspend,
+        data_file_location,
+        index_location,
+        locate,
+        note_bases,
+        open_location,
+    )
     from pilum.table.maintenance import CleanupResult, auto_cleanup, cleanup, parse_duration
     from pilum.table.migration import migrate_names_to_v2, migrate_to_stable_row_ids
     from pilum.table.model import (
@@ -123,7 +131,15 @@ else:
             "history": ("VersionInfo", "describe_versions", "read_transactions", "summarize", "version_at"),
             "indices": ("covered_fragments", "index_details", "index_files", "is_system_index", "new_index"),
             "lineage": ("created_versions", "fragment_row_ids", "updated_versions"),
-            "locations": ("Location", "data_file_location", "index_location", "open_location"),
+            "locations": (
+                "Location",
+                "bases_suspend",
+                "data_file_location",
+                "index_location",
+                "locate",
+                "note_bases",
+                "open_location",
+            ),
             "maintenance": ("CleanupResult", "auto_cleanup", "cleanup", "parse_duration"),
             "migration": ("migrate_names_to_v2", "migrate_to_stable_row_ids"),
             "model": (
@@ -165,6 +181,7 @@ else:
                 "UpdateMemWalState",
             ),
             "operations.columns": ("max_field_id",),
+            "ownership": (),
             "patching": (),
             "rebase": (),
             "references": (
@@ -254,6 +271,7 @@ __all__ = [
     "WriterVersion",
     "all_files",
     "auto_cleanup",
+    "bases_suspend",
     "branch_store",
     "build_row_id_index",
     "cleanup",
@@ -294,12 +312,14 @@ __all__ = [
     "load_manifest",
     "load_row_id_index",
     "load_version",
+    "locate",
     "main_store",
     "max_field_id",
     "merge_appends",
     "migrate_names_to_v2",
     "migrate_to_stable_row_ids",
     "new_index",
+    "note_bases",
     "open_location",
     "parse_duration",
     "read_deletions",

@@ -5,6 +5,7 @@ base  ──►  versions after it, each with its transaction  ──►  confli
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Generator
 from contextlib import aclosing
 from typing import Any
@@ -61,10 +62,12 @@ class History:
         latest: the newest version; known after `catch_up`.
         scheme: how its manifests are named.
         others: operations committed since, oldest first.
+        looked: when the newest version was last looked for, seconds since the epoch.
     """
 
     latest: Manifest
     scheme: NamingScheme
+    looked: float
 
     def __init__(self, read_version: int, base: Awaitable[Manifest] | None = None) -> None:
         self._seen = read_version
@@ -80,6 +83,7 @@ class History:
             UnsupportedError: the newest version cannot be written to.
         """
         seen = self._seen
+        self.looked = time.time()
         newest, self.scheme, between = await find_newest(store, seen)
         if seen & DETACHED_BIT:
             raise InvalidInputError(f"{store.uri}: a detached version is no base for the history")

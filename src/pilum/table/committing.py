@@ -32,10 +32,10 @@ from pilum.errors import (
 from pilum.io import QuerySpan, Store
 from pilum.io.postponed import PostponingStore
 from pilum.io.runtime import cancel_and_wait
-from pilum.table import maintenance
+from pilum.table import maintenance, ownership
 from pilum.table.build import build_manifest
 from pilum.table.catch_up import History
-from pilum.table.external import publish, settle
+from pilum.table.external import publish
 from pilum.table.flags import TRANSACTION_FILES_DISABLED, check_writable
 from pilum.table.hint import write_hint
 from pilum.table.manifest_file import MAX_INLINE_TRANSACTION, serialize_manifest_file
@@ -143,7 +143,7 @@ async def commit(
             target, transaction, history, file,
             max_retries=max_retries, stable_row_ids=stable_row_ids, auto_cleanup=auto_cleanup,
         )  # fmt: skip
-    except _StatusUnknown as unknown:
+    except ownership.StatusUnknown as unknown:
         raise unknown.cause from unknown.cause.__cause__
     except PilumError:
         await file.discard()
@@ -178,7 +178,7 @@ async def _commit_after(
             manifest = build_manifest(
                 latest, rebased.transaction, time.time_ns(), stable_row_ids=stable_row_ids
             )
-            published = await _publish(target, file, rebased.transaction, manifest, history.scheme)
+            published = await _publish(target, file, rebased.transaction, manifest, history.scheme, latest)
         except _CertainlyNotPublished as failure:
             await _discard(store, rebased.written)
             await file.discard()
@@ -187,6 +187,13 @@ async def _commit_after(
             await _discard(store, rebased.written)
             raise
         if published:
+            if await ownership.overtaken(store, manifest, history.scheme, latest, history.looked):
+                await _discard(store, rebased.written)
+                raise CommitConflictError(
+                    f"{store.uri}: version {manifest.version} was committed by another writer and cleaned up while "
+                    "this commit was on its way, and files of this commit perhaps with it; run the operation again",
+                    retryable=True,
+                )
             write_hint(store, manifest.version)
             if auto_cleanup:
                 await _clean_up(store, manifest)
@@ -219,12 +226,12 @@ async def _create(
     try:
         await _prepare(store, target.lock, before, look(), file)
         manifest = build_manifest(None, transaction, time.time_ns(), stable_row_ids=stable_row_ids)
-        if not await _publish(target, file, transaction, manifest, naming):
+        if not await _publish(target, file, transaction, manifest, naming, None):
             raise AlreadyExistsError(exists)
     except _CertainlyNotPublished as failure:
         await file.discard()
         raise failure.cause from None
-    except _StatusUnknown as unknown:
+    except ownership.StatusUnknown as unknown:
         raise unknown.cause from unknown.cause.__cause__
     except PilumError:
         await file.discard()
@@ -247,12 +254,12 @@ async def _commit_detached(target: _Target, transaction: Transaction) -> Manifes
         version = secrets.randbits(63) | DETACHED_BIT
         manifest = build_manifest(base, rebased.transaction, time.time_ns(), version=version)
         try:
-            if await _publish(target._replace(lock=None), file, rebased.transaction, manifest, scheme):
+            if await _publish(target._replace(lock=None), file, rebased.transaction, manifest, scheme, base):
                 return manifest
         except _CertainlyNotPublished as failure:
             await file.discard()
             raise failure.cause from None
-        except _StatusUnknown as unknown:
+        except ownership.StatusUnknown as unknown:
             raise unknown.cause from unknown.cause.__cause__
     await file.discard()
     raise CommitConflictError(f"{store.uri}: no free number for a detached version", retryable=True)
@@ -343,13 +350,6 @@ class _CertainlyNotPublished(Exception):
         self.cause = cause
 
 
-class _StatusUnknown(Exception):
-    """The store failed, and the version may exist: nothing that it may refer to must be removed."""
-
-    def __init__(self, cause: BaseException) -> None:
-        self.cause = cause
-
-
 class _Target(NamedTuple):
     """Where manifests are published, and under what conditions.
 
@@ -373,7 +373,7 @@ class _Target(NamedTuple):
         """
         # The lock may be all that keeps two writers apart where a store cannot put only if absent.
         if self.lock is not None and await _exists(self.store, path):
-            raise AlreadyExistsError(f"{self.store.uri}/{path} exists already")
+            raise AlreadyExistsError(f"{self.store.uri}/{path} exists already", certain=True)
         if self.store.external is not None and not version & DETACHED_BIT:
             await publish(self.store, version, path, data)
             return
@@ -394,8 +394,9 @@ async def _publish(
     transaction: Transaction,
     manifest: Manifest,
     scheme: NamingScheme,
+    before: Manifest | None,
 ) -> bool:
-    """Write transaction and manifest; False when another writer owns the version."""
+    """Write transaction and the manifest that comes after ``before``; False when another writer owns the version."""
     store, lock = target.store, target.lock
     target.backoff.check(store.uri)
     encoded = encode_transaction(transaction)
@@ -414,10 +415,14 @@ async def _publish(
             await target.put(manifest.version, path, data)
         manifest.note_bytes(data)
         return True
-    except Exception as error:
-        # A lost response looks like a failure, or like somebody else's success on the second try.
+    except AlreadyExistsError as error:
+        if error.certain:
+            return False
         failure = error
-    if await _is_ours(store, manifest, data, scheme, failure):
+    except Exception as error:
+        failure = error
+    # A lost response looks like a failure, or like somebody else's success on the second try.
+    if await ownership.is_ours(store, manifest, data, scheme, before, failure):
         return True
     if isinstance(failure, AlreadyExistsError):
         return False
@@ -430,32 +435,6 @@ async def _exists(store: Store, path: str) -> bool:
     except NotFoundError:
         return False
     return True
-
-
-async def _is_ours(
-    store: Store, manifest: Manifest, data: bytes, scheme: NamingScheme, failure: Exception
-) -> bool:
-    """Whether the version exists and is the one we wrote.
-
-    Raises:
-        _StatusUnknown: it cannot be found out.
-    """
-    path = manifest_path(manifest.version, scheme)
-    try:
-        await settle(store, manifest.version)
-        return bytes(await store.get_all(path, who="manifest")) == data
-    except NotFoundError:
-        if not isinstance(failure, AlreadyExistsError):
-            return False
-        unclear: Exception = failure
-    except (PilumError, OSError) as error:
-        unclear = error
-    unknown = StoreError(
-        f"{store.uri}: the status of the commit of version {manifest.version} is unknown ({unclear}); "
-        f"look whether transaction {manifest.transaction_file} is in the history"
-    )
-    unknown.__cause__ = failure
-    raise _StatusUnknown(unknown)
 
 
 async def _discard(store: Store, paths: list[str]) -> None:

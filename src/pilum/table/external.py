@@ -43,8 +43,8 @@ async def publish(store: Store, version: int, path: str, data: bytes) -> None:
         data: its bytes.
 
     Raises:
-        AlreadyExistsError: the version has an owner, and its manifest is under its final name.  After a lost
-            answer the owner may be this very call: compare the manifests.
+        AlreadyExistsError: the version has an owner, and its manifest is under its final name.  Unless it is said
+            to be certain, the owner may be this very call, after a lost answer: compare the manifests.
         StoreError: a request failed.  The object of step 1 is left, since an item may name it.
     """
     assert store.external is not None
@@ -56,7 +56,11 @@ async def publish(store: Store, version: int, path: str, data: bytes) -> None:
             if owner is not None:
                 await _finish(store, owner)
             await _remove(store, staged.path)
-            raise AlreadyExistsError(f"{store.uri}: version {version} is owned by another commit")
+            # A final name may be that of our object, if somebody has finished what we began.
+            raise AlreadyExistsError(
+                f"{store.uri}: version {version} is owned by another commit",
+                certain=owner is not None and _STAGED.fullmatch(owner.path) is not None,
+            )
     # From here on the version exists: what fails is done by the next who looks at it.
     with contextlib.suppress(PilumError, OSError):
         await _put_in_place(store, staged, path, data)

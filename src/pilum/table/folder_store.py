@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pilum.io import Bytes, LocalStore, ObjectInfo, ObjectWriter, Range, Store
@@ -93,6 +93,10 @@ class FolderStore(Store):
 
     def elsewhere(self, uri: str) -> Store:
         return self.parent.elsewhere(uri)
+
+    def learn_base_options(self, by_address: Mapping[str, Mapping[str, Any]] | None) -> None:
+        self.parent.learn_base_options(by_address)
+        self.base_options = self.parent.base_options
 
     async def leftovers(self, folder: str) -> Leftovers:
         found = await self.parent.leftovers(self._key(folder))

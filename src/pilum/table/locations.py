@@ -11,18 +11,26 @@ folder, so a branch finds the files of its table through a base path, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
 from pilum.errors import CorruptFileError
-from pilum.io import Store
+from pilum.io import Store, address_suspends
 from pilum.table.folder_store import FolderStore, folder_of
 from pilum.table.indices import index_base
 from pilum.table.model import BasePath, DataFile, IndexMetadata, Manifest
 from pilum.table.naming import DATA, DELETIONS, INDICES
 
-__all__ = ["Location", "data_file_location", "index_location", "locate", "open_location"]
+__all__ = [
+    "Location",
+    "bases_suspend",
+    "data_file_location",
+    "index_location",
+    "locate",
+    "note_bases",
+    "open_location",
+]
 
 
 class Location(NamedTuple):
@@ -111,3 +119,14 @@ def open_location(
                 return open_store(uri, storage_options)
             return around.elsewhere(uri)
         around = around.parent
+
+
+def note_bases(store: Store, bases: Iterable[BasePath]) -> None:
+    """Tell the store of a table which base has which id: it opens them (`Store.elsewhere`)."""
+    if store.base_options is not None:
+        store.base_options.note((base.path, base.id) for base in bases)
+
+
+def bases_suspend(bases: Iterable[BasePath]) -> bool:
+    """Whether reading files of these bases may wait for a network."""
+    return any(address_suspends(base.path) for base in bases)

@@ -247,8 +247,19 @@ class _State:
 
 
 def _own_files(store: Store, manifest: Manifest, path: str) -> frozenset[str]:
-    """Keys below the table's own folder that a version names."""
-    return frozenset(_key_of(file) for file in files_of(store.uri, manifest, path) if file.uri == store.uri)
+    """Keys below the table's own folder that a version names, through base paths, too.
+
+    A base path may lie in that folder, or be it under an address that does not show it (a link, another scheme).
+    Names of data files are unique, so one counts wherever its base path says that it is.
+    """
+    keys = set()
+    for file in files_of(store.uri, manifest, path):
+        folder = store.folder_at(file.uri)
+        if folder is not None:
+            keys.add(_key_of(file._replace(path=f"{folder}/{file.path}" if folder else file.path)))
+        elif file.kind == DATA_FILE:
+            keys.add(f"{DATA}/{file.path.rpartition('/')[2]}")
+    return frozenset(keys)
 
 
 def _key_of(file: TrackedFile) -> str:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pilum.errors import CorruptFileError, NotFoundError, StoreError, UnsupportedError
 from pilum.file.late import prepare
-from pilum.io import Store, address_suspends
-from pilum.table import transaction
+from pilum.io import Store
+from pilum.table import locations, transaction
 from pilum.table.external import newest_item, settle
 from pilum.table.hidden import hides_any_lineage, with_hidden_lineage
 from pilum.table.hint import parse_hint, read_hint
@@ -254,7 +254,7 @@ async def load_version(
             )
         manifest = parsed.manifest
         if manifest.base_paths:
-            _look_at_bases(store, manifest)
+            locations.note_bases(store, manifest.base_paths)
         if not has_trusted_counts(manifest):
             manifest = await with_counts(store, manifest)
         if hides_any_lineage(manifest):
@@ -269,15 +269,6 @@ async def load_version(
             "removed without its items, drop it once more"
         )
     raise NotFoundError(f"{store.uri} has no version {version}")
-
-
-def _look_at_bases(store: Store, manifest: Manifest) -> None:
-    """Tell a store about the other places where files of its table lie."""
-    if store.base_options is not None:
-        store.base_options.note((base.path, base.id) for base in manifest.base_paths)
-    if any(address_suspends(base.path) for base in manifest.base_paths):
-        # Who reads the table of a local store may then wait for a network all the same.
-        store.suspends = True
 
 
 async def read_transaction(store: Store, version: VersionFile) -> Transaction | None:

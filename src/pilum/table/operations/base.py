@@ -95,7 +95,11 @@ def with_new_fragments(
         added: new fragments.
         sources: fragments from which rows may have moved, with their row ids, into new ones; without any, all
             rows of new fragments are new.
+
+    Raises:
+        InvalidInputError: a new file lies in a base path that the table does not have.
     """
+    _require_bases(manifest, added)
     fresh, next_row_id = number_fragments(manifest, added), manifest.next_row_id
     if manifest.uses_stable_row_ids:
         if sources:
@@ -103,6 +107,13 @@ def with_new_fragments(
         else:
             fresh, next_row_id = assign_row_ids(fresh, next_row_id, manifest.version)
     return replace(manifest, fragments=existing + fresh, next_row_id=next_row_id)
+
+
+def _require_bases(manifest: Manifest, added: Iterable[Fragment]) -> None:
+    named = {file.base_id for fragment in added for file in fragment.files if file.base_id is not None}
+    unknown = named.difference([base.id for base in manifest.base_paths]) if named else named
+    if unknown:
+        raise InvalidInputError(f"a new file lies in base path {min(unknown)}, which the table does not have")
 
 
 def require_fragments(manifest: Manifest, wanted: Iterable[int], operation: str) -> None:

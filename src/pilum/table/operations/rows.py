@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from pilum.errors import InvalidInputError
 from pilum.schema import Schema
 from pilum.table.indices import (
     covered_fragments,
@@ -239,7 +240,17 @@ class Overwrite(Operation):
     initial_bases: tuple[BasePath, ...] = ()
 
     def apply(self, manifest: Manifest) -> Manifest:
-        """Drop the old fragments and all indices; keep config, table metadata and the id counters."""
+        """Drop the old fragments and all indices; keep config, table metadata and the id counters.
+
+        Raises:
+            InvalidInputError: there are base paths for a table that exists, or two of them have the same id.
+        """
+        if self.initial_bases:
+            if manifest.version > 1:
+                raise InvalidInputError("overwrite: base paths are given to a table when it is created")
+            ids = sorted([base.id for base in self.initial_bases])
+            if len(set(ids)) != len(ids):
+                raise InvalidInputError(f"overwrite: two base paths have the same id: {ids}")
         emptied = replace(
             manifest,
             schema=self.schema,

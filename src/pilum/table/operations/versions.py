@@ -76,7 +76,8 @@ class Clone(Operation):
             return replace(
                 content, fragments=fragments, indices=indices, base_paths=(), branch=self.branch_name
             )
-        base_id = max((one.id for one in content.base_paths), default=-1) + 1
+        taken = {one.id for one in content.base_paths}
+        base_id = next(number for number in range(len(taken) + 1) if number not in taken)
         base = BasePath(base_id, self.ref_path, is_dataset_root=True, name=self.ref_name)
         fragments, indices = _based(content, base_id, everywhere=False)
         return replace(

@@ -29,19 +29,22 @@ from pilum.native.source import Source
 
 __all__ = ["Kernel", "enabled", "preload"]
 
-FIRST_BYTES = 4 << 20  # a single input of this size loads Numba
-SUM_BYTES = 256 << 20  # so do small inputs of all kernels that add up to this: Numba takes 0.6 s and 150 MiB
-LOAD_SUM = (
-    256 << 10
-)  # with its machine code on disk, a kernel is loaded when its inputs add up to this: 0.2 ms
+# Of a kernel whose machine code is on disk: bytes that NumPy processes in the time that loading it takes.
+FIRST_SUM = 1 << 20  # inputs of all kernels that add up to this: the first one costs 1.7 ms
+LOAD_SUM = 128 << 10  # inputs of this kernel: 0.2 ms
+
+# Of one that has to be compiled.
+NUMBA_BYTES = 4 << 20  # a single input of this size loads Numba
+NUMBA_SUM = 256 << 20  # so do small inputs of all kernels that add up to this: Numba takes 0.6 s and 150 MiB
 MORE_BYTES = 1 << 20  # with Numba in memory, one input of this size loads one more kernel
-MORE_SUM = 4 << 20  # ... and so do small inputs of this kernel that add up to this: loading it takes 4 ms
+MORE_SUM = 4 << 20  # ... and so do small inputs of this kernel that add up to this
 
 switched_on = os.environ.get("PILUM_NUMBA", "1") != "0"
 
 _lock = threading.RLock()
 _kernels: list[Kernel] = []
-_seen_by_all = 0  # bytes of inputs that NumPy processed before Numba was imported
+_seen_by_all = 0  # bytes of inputs that NumPy processed
+_opened = False  # machine code has been looked for on disk
 _numba: Any = None  # the module, once imported; False when it cannot be used
 
 
@@ -112,8 +115,9 @@ class Kernel(Source):
         if self._failed:
             return None
         self._seen += nbytes  # racy on purpose: these only have to be roughly right
+        _seen_by_all += nbytes
         if not self._unkept:
-            if self._seen < LOAD_SUM:
+            if self._seen < LOAD_SUM or not (_opened or _seen_by_all >= FIRST_SUM):
                 return None
             for kernel in self.companions:
                 kernel._fetch()
@@ -123,8 +127,7 @@ class Kernel(Source):
         if _numba is False:
             return None
         if _numba is None:
-            _seen_by_all += nbytes
-            worth = nbytes >= FIRST_BYTES or _seen_by_all >= SUM_BYTES
+            worth = nbytes >= NUMBA_BYTES or _seen_by_all >= NUMBA_SUM
         else:
             worth = nbytes >= MORE_BYTES or self._seen >= MORE_SUM
         if not worth:
@@ -144,6 +147,8 @@ class Kernel(Source):
 
     def _read(self) -> None:
         """Load the machine code that is kept, with the lock held."""
+        global _opened
+        _opened = True
         try:
             code = imports.load("pilum.native.cache").read(self)
             if self.compiled is None and code is not None:

@@ -29,9 +29,10 @@ from pilum.native.source import Source
 
 __all__ = ["Kernel", "enabled", "preload"]
 
-# Of a kernel whose machine code is on disk: bytes that NumPy processes in the time that loading it takes.
-FIRST_SUM = 1 << 20  # inputs of all kernels that add up to this: the first one costs 1.7 ms
-LOAD_SUM = 128 << 10  # inputs of this kernel: 0.2 ms
+# Of a kernel whose machine code is on disk.  NumPy takes no longer over them than loading does, but a first input is
+# seldom the last.
+FIRST_SUM = 256 << 10  # inputs of all kernels that add up to this: the first one costs 1.7 ms
+LOAD_SUM = 32 << 10  # inputs of this kernel: 0.15 ms
 
 # Of one that has to be compiled.
 NUMBA_BYTES = 4 << 20  # a single input of this size loads Numba

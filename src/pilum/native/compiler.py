@@ -13,17 +13,23 @@ from pilum.native.entry import write_entry
 from pilum.native.image import link
 from pilum.native.signature import TYPES, Argument, parse, parse_prototype
 from pilum.native.source import Source
-from pilum.native.symbols import announce
+from pilum.native.symbols import SUPPORTED, announce
 
-__all__ = ["compile_code", "compile_with_numba"]
+__all__ = ["compile_code", "compile_object", "compile_with_numba"]
 
 
 def compile_code(source: Source) -> Code | None:
-    """The machine code of a function and its entry; None if it calls what is not there.
+    """The machine code of a function, as an image where that is possible; None if it calls what is not there."""
+    code = compile_object(source)
+    return None if code is None else link(code) or code
+
+
+def compile_object(source: Source) -> Code | None:
+    """The same, as an object file.
 
     Relies on parts of Numba that are not public; whatever it raises means that the caller compiles another way.
     """
-    if not announce(source):
+    if not SUPPORTED or not announce(source):
         return None
     options = {**_options(source), "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     dispatcher = numba.njit(**options)(_linked(source))
@@ -43,12 +49,12 @@ def compile_code(source: Source) -> Code | None:
         final = library._final_module
         needed = [*final.functions, *final.global_variables]
         names = [one.name for one in needed if one.is_declaration and not one.name.startswith("llvm.")]
-    return link(content, name) or Code(content, name, names, [])
+    return Code(content, name, names, [])
 
 
 def compile_with_numba(source: Source) -> Any:
     """The function as Numba calls it itself, from its own cache if it can; None if it cannot be compiled."""
-    if not announce(source):
+    if source.library and not announce(source):
         return None
     for cache in (True, False):
         try:

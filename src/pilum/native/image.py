@@ -11,6 +11,7 @@ are and are loaded by LLVM (`loader`), which costs 46 MiB and 25 ms once.
 from __future__ import annotations
 
 import struct
+import sys
 
 from pilum.native.code import Code
 
@@ -24,9 +25,10 @@ _WRITE, _ALLOCATED = 0x1, 0x2
 _UNWIND = 0x70000001
 
 
-def link(content: bytes, entry: str) -> Code | None:
-    """The image of an object file with the entry of that name; None if this module cannot make one."""
-    if content[:7] != _ELF or struct.unpack_from("<H", content, 18)[0] != _X86_64:
+def link(code: Code) -> Code | None:
+    """The image of an object file; None if this module cannot make one."""
+    content, entry = code.content, str(code.entry)
+    if sys.platform != "linux" or content[:7] != _ELF or struct.unpack_from("<H", content, 18)[0] != _X86_64:
         return None
     (table,) = struct.unpack_from("<Q", content, 40)
     (count,) = struct.unpack_from("<H", content, 60)

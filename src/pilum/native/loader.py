@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import struct
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -49,9 +48,7 @@ def load_code(source: Source, code: Code) -> Callable[..., Any] | None:
 
 
 def _load_image(code: Code, entry: int, found: list[int]) -> int | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None)
     libc.mmap.restype = ctypes.c_void_p
     size = len(code.content)
     base = libc.mmap(

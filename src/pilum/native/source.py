@@ -65,7 +65,8 @@ def _function(function: Callable[..., Any], replaced: Mapping[str, str]) -> Any:
     names = sorted(_names(function.__code__))
     space = function.__globals__
     used = [(name, _value(space[name])) for name in names if name in space and name not in replaced]
-    return _code(function.__code__), used
+    cells = [_value(cell.cell_contents) for cell in function.__closure__ or ()]
+    return _code(function.__code__), used, cells, repr(function.__defaults__)
 
 
 def _names(code: CodeType) -> set[str]:

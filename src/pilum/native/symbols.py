@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import Any
 
 import numpy as np
 
 from pilum import imports
 from pilum.native.source import Source
 
-__all__ = ["NDARRAY", "NONE", "OBJECTS", "RUNTIME_ERROR", "TYPE_ERROR", "addresses", "announce"]
+__all__ = [
+    "NDARRAY",
+    "NONE",
+    "OBJECTS",
+    "RUNTIME_ERROR",
+    "SUPPORTED",
+    "TYPE_ERROR",
+    "addresses",
+    "announce",
+]
+
+SUPPORTED = sys.implementation.name == "cpython" and sys.platform != "win32" and sys.maxsize > 1 << 32
+"""Whether machine code is kept here at all; elsewhere Numba loads and calls every kernel itself."""
 
 NDARRAY, NONE, TYPE_ERROR, RUNTIME_ERROR = (
     "pilum_ndarray",
@@ -70,15 +81,13 @@ def announce(source: Source) -> bool:
     return True
 
 
-def _places(library: str | None) -> list[Any]:
-    """Where to look for functions: in the kernel's library, then in the process and the mathematical library."""
-    named = [library] if library else []
-    if sys.platform == "win32":
-        return [ctypes.CDLL(name) for name in (*named, "ucrtbase.dll")]
-    return [*(ctypes.CDLL(name) for name in named), ctypes.CDLL(None)]
+def _places(library: str | None) -> list[ctypes.CDLL]:
+    """Where to look for functions: in the kernel's library, then in the process."""
+    named = [ctypes.CDLL(library)] if library else []
+    return named if sys.platform == "win32" else [*named, ctypes.CDLL(None)]
 
 
-def _find(places: list[Any], name: str) -> int | None:
+def _find(places: list[ctypes.CDLL], name: str) -> int | None:
     for place in places:
         try:
             return ctypes.cast(getattr(place, name), ctypes.c_void_p).value

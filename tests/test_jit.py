@@ -88,15 +88,19 @@ def test_small_inputs_add_up(kept: None) -> None:
 def test_every_kernel_is_kept_as_machine_code(kept: None) -> None:
     code = """
 import sys
-import pilum.io.batch
 from pilum import jit
 from pilum.encoding import kernels
 assert kernels.preload()
 assert "numba" not in sys.modules
 print({type(one.compiled).__name__ for one in jit._kernels if one.compiled} - {"builtin_function_or_method"} or "all")
 """
-    run("import pilum.io.batch; from pilum.encoding import kernels; kernels.preload()")
     assert run(code) == "all"
+
+
+def test_all_kernels_can_be_compiled_beforehand(kept: None) -> None:
+    code = "import runpy; runpy.run_module('pilum.encoding.kernels', run_name='__main__')"
+    assert run(code) == "All kernels are compiled."
+    assert run(code, PILUM_NUMBA="0").startswith("Not all")
 
 
 def test_switched_off_means_numpy(kept: None) -> None:

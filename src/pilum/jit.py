@@ -1,10 +1,11 @@
 """Compiled kernels: functions that Numba compiles when an input is large enough, each with a twin that needs none.
 
-Every kernel has a NumPy twin: its readable definition, the test oracle and what runs where
-Numba is missing, switched off (``PILUM_NUMBA=0``) or not worth loading.  Importing Numba
-costs about half a second and a kernel some milliseconds from its cache (a second when it has
-never been compiled on this machine), so a kernel is loaded only when a single input is large
-or small ones have added up.  A loaded kernel is used from a few kilobytes on.
+Every kernel has a NumPy twin: its readable definition, the test oracle and what runs where Numba is missing, switched
+off (``PILUM_NUMBA=0``) or not worth loading.  Numba compiles a kernel once; its machine code is kept on disk and loaded
+by later processes without Numba (`pilum.native`), which takes 0.15 ms and some kilobytes, so that it is worth it almost
+at once.  What has never been compiled on this machine takes importing Numba (0.6 s and 150 MiB) and up to a second: that
+is done for large inputs only, or when small ones have added up.  `preload` compiles everything.  A loaded kernel is used
+from a few kilobytes on.
 
 Rules that this file keeps, so that kernels work in threads and across ``fork()``:
 
@@ -13,8 +14,8 @@ Rules that this file keeps, so that kernels work in threads and across ``fork()`
 * ``fork()`` waits for that lock, so no child inherits Numba's compiler in mid-flight.
 * Each kernel has one explicit signature per use: calling it never compiles.
 * Compiled functions release the GIL, unless a kernel is so short that handing it over costs more (``nogil``).
-* Any failure to import, compile or cache falls back: no cache directory means compiling in
-  memory, no Numba means NumPy.
+* Any failure to read, load, import, compile or write falls back: no machine code means compiling, in memory if there is
+  no folder for it; where it cannot be made, Numba calls the function itself; no Numba means NumPy.
 """
 
 from __future__ import annotations
@@ -68,8 +69,7 @@ class Kernel(Source):
         externals: functions of the C library that it calls: its name for each -> a prototype in the same
             notation (``p`` is a pointer), e.g. ``{"c_close": "i4 close(i4)"}``.
         library: the shared library that has those functions, if not the C library; without it there is no kernel.
-        helpers: plain functions that it calls, compiled into it: of its own file, which is what Numba's cache looks
-            at, or of one whose functions do not change.
+        helpers: plain functions that it calls, compiled into it.
         companions: kernels that serve the same reads, loaded when it is found to be worth loading.
     """
 

@@ -4,8 +4,8 @@
 
 It reads where an array's data is and how long it is from the array object itself, whose layout is part of NumPy's
 binary interface, after having checked that the object is an array and the one that the signature asks for.  Whatever
-does not fit ends in a TypeError that names the argument.  Called through ctypes, 16 arguments cost 3 µs before anything
-is checked; this way all of it takes 0.2 µs, less than Numba's own dispatcher.
+does not fit ends in a TypeError that names the argument.  16 arguments take 0.1 µs; through ctypes, which converts
+each of them first, 1.8 µs before anything is checked (1.0 µs as addresses), and 0.6 µs through Numba's own dispatcher.
 
     PyArrayObject    head | data | i32 dimensions | shape | strides | base | element | i32 flags
     PyArray_Descr    head | type | kind, letter, byte order, flags | i32 number

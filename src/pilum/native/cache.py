@@ -152,22 +152,23 @@ def _content(folder: str, name: str) -> bytes | None:
         return None
 
 
-def _processor() -> object:
+# The lines of /proc/cpuinfo that say what a processor is, on any kind; not how many there are, or how fast they run now.
+_TELLING = (
+    b"vendor_id", b"cpu family", b"model", b"stepping", b"flags", b"Features", b"features", b"CPU ", b"cpu\t", b"machine", b"isa",
+    b"uarch",
+)  # fmt: skip
+
+
+def _processor() -> list[object]:
     """The processor and what it can do: LLVM uses all of it."""
+    lines: list[object] = []
     try:
         with open("/proc/cpuinfo", "rb") as file:
             first = file.read(16 << 10).split(b"\n\n")[0]
+        lines += [line for line in first.splitlines() if line.startswith(_TELLING)]
     except OSError:
+        pass
+    if not lines:
         binding = imports.load("llvmlite.binding")
-        return binding.get_host_cpu_name(), sorted(binding.get_host_cpu_features().items())
-    changing = (
-        b"processor",
-        b"cpu MHz",
-        b"apicid",
-        b"initial apicid",
-        b"core id",
-        b"physical id",
-        b"bogomips",
-        b"BogoMIPS",
-    )
-    return [line for line in first.splitlines() if not line.startswith(changing)]
+        lines += [binding.get_host_cpu_name(), *sorted(binding.get_host_cpu_features().items())]
+    return lines

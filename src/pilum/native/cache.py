@@ -115,8 +115,6 @@ def _ours(folder: str) -> bool:
 
 
 def _user_folder() -> str:
-    if sys.platform == "win32":
-        return os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")
     if sys.platform == "darwin":
         return os.path.expanduser("~/Library/Caches")
     return os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

@@ -28,6 +28,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 	$(PIP) -e '.[dev]'
+	$(BIN)/python -m pilum.encoding.kernels
 	@touch $@
 
 demo: $(STAMP) ## Write, scan, search and compare on real data (under two minutes)

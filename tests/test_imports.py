@@ -21,6 +21,7 @@ from pilum import imports
 CODE = """
 import os, sys, threading, time
 import pilum.imports as imports
+import logging
 
 # A module whose import takes a while, begun in another thread.
 class Finder:
@@ -34,6 +35,7 @@ class Finder:
     def exec_module(self, module):
         begun.set()
         time.sleep(0.3)
+        logging.getLogger("slow_module")  # needs a lock that a fork takes, too
         module.value = 42
 
 begun = threading.Event()

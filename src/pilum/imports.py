@@ -14,6 +14,7 @@ when something is first asked of it: ``module.function(…)``.  That is how code
 
 from __future__ import annotations
 
+import logging  # noqa: F401 - for its hook, see below
 import os
 import sys
 import threading
@@ -136,6 +137,8 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
+    # Of these hooks, the ones registered last run first.  That of `logging` takes a lock that many an import needs, so it
+    # must run after ours: that is why `logging` is imported above.
     os.register_at_fork(
         before=_before_fork, after_in_parent=lambda: _changed.release(), after_in_child=_after_fork_in_child
     )

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -236,81 +233,3 @@ def test_top_k_of_nothing(backend: str) -> None:
     assert len(distance.top_k(np.empty(0, np.float32), 5)) == 0
     assert len(distance.top_k(np.full(9, np.nan, np.float32), 5)) == 0
     assert len(distance.top_k(np.ones(9, np.float32), 0)) == 0
-
-
-def _run(code: str, **env: str) -> str:
-    path = os.pathsep.join(sys.path)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path, **env},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-_SMALL_WORK = """
-import sys
-import numpy as np
-from pilum import jit
-from pilum.encoding import kernels
-from pilum.encoding.kernels import distance
-distance.distances(np.ones(8), np.ones((100, 8), np.float32))
-assert "numba" not in sys.modules, "small input loaded numba"
-x = distance.distances(np.ones(8), np.ones((300_000, 8), np.float32))
-assert x.max() == 0
-print("numba" in sys.modules)
-"""
-
-
-def test_numba_is_loaded_for_large_inputs_only() -> None:
-    if kernels.enabled() and kernels.preload():
-        assert _run(_SMALL_WORK, PILUM_NUMBA="1").strip() == "True"
-    assert _run(_SMALL_WORK, PILUM_NUMBA="0").strip() == "False"
-
-
-def test_a_missing_numba_means_numpy() -> None:
-    code = "import sys; sys.modules['numba'] = None\n" + _SMALL_WORK.replace(
-        'assert "numba" not in', '"numba" in'
-    )
-    _run(code, PILUM_NUMBA="1")
-
-
-def test_no_cache_directory_means_compiling_in_memory() -> None:
-    if not kernels.enabled():
-        pytest.skip("Numba is switched off")
-    code = """
-from pilum import jit
-from pilum.encoding import kernels
-from pilum.encoding.kernels import ranges
-import numba.core.caching as caching
-def nowhere(*args, **kwargs):
-    raise RuntimeError("cannot cache function: no locator available")
-caching.FunctionCache.__init__ = nowhere
-assert ranges._COPY.load() is not None
-"""
-    _run(code)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-def test_fork_while_another_thread_loads_a_kernel() -> None:
-    code = """
-import os, threading, warnings
-import numpy as np
-warnings.simplefilter("ignore")
-from pilum.encoding.kernels import distance
-matrix = np.ones((300_000, 8), np.float32)
-loader = threading.Thread(target=lambda: distance.distances(np.ones(8), matrix))
-loader.start()
-for _ in range(5):
-    child = os.fork()
-    if child == 0:
-        distance.distances(np.ones(8), matrix, "dot")
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-loader.join()
-"""
-    _run(code)

@@ -22,6 +22,7 @@ from pilum.encoding.codecs.base import Ints
 from pilum.encoding.kernels import pick_columns as kernels
 from pilum.encoding.kernels.memory import empty
 from pilum.encoding.kernels.pick import cost_without
+from pilum.encoding.kernels.pick_lists import MOST_LEVELS
 from pilum.encoding.page import PageDecoder
 from pilum.encoding.scattered_tables import ColumnArray, TableBuilder
 from pilum.schema.field import Field
@@ -129,6 +130,7 @@ class ScatteredRows:
         amount = located.table.shape[1]
         shape = np.empty((4, amount), np.int64)
         room = _ROOM * count if tables.stops.size else count
+        marks = np.empty((2, MOST_LEVELS if tables.stops.size else 0), np.uint16)
         size = 4096 + count * self._row_bytes
         while room <= _MOST_BYTES and size <= _MOST_BYTES:
             out = empty(size, np.uint8)
@@ -139,7 +141,7 @@ class ScatteredRows:
                 data, tables.columns, tables.pages, tables.first, tables.trailer, tables.counts, located.table,
                 located.used, places, tables.symbols, tables.symbol_sizes, tables.item_ends, tables.item_bytes,
                 empty(room, np.uint64), sizes, empty(room, np.uint16), empty(room, np.uint16), owners, of_chunk, in_chunk,
-                empty(room, np.uint8), shape, total, out, spots,
+                empty(room, np.uint8), marks, shape, total, out, spots,
             )  # fmt: skip
             if good == kernels.GOOD:
                 return self._arrays(out, int(total[0]), spots, count)

@@ -21,7 +21,8 @@ if not TYPE_CHECKING:
 
 
 def preload() -> bool:
-    """Load every kernel now (benchmarks, servers), those of the encodings included; False without Numba."""
+    """Load every kernel now (benchmarks, servers), compiling what is not kept yet; False without Numba."""
     for name in MODULES:
         import_module(f"pilum.encoding.kernels.{name}")
+    import_module("pilum.io.batch")
     return jit.preload()

@@ -175,7 +175,7 @@ def _gather_plan(width: int, bits: int) -> tuple[npt.NDArray[Any], ...]:
     low = k * lanes + where
     word = np.dtype(f"<u{bits // 8}")
     high_shift = np.where(spills, bits - shift, 0).astype(word)
-    high_mask = np.where(spills, (1 << width) - 1, 0).astype(word)
+    high_mask = np.where(spills, word.type((1 << width) - 1), word.type(0))
     return low, shift.astype(word), np.where(spills, low + lanes, low), high_shift, high_mask
 
 

@@ -148,7 +148,7 @@ def lay_out_numba(table: Any, order: Any, gap: int, spans: Any) -> int:
 def pick_columns_numba(
     data: Any, columns: Any, pages: Any, first: Any, trailer: Any, counts: Any, table: Any, used: Any, places: Any,
     symbols: Any, symbol_sizes: Any, item_ends: Any, item_bytes: Any, words: Any, sizes: Any, levels: Any, rep: Any,
-    owners: Any, of_chunk: Any, in_chunk: Any, flags: Any, shape: Any, total: Any, out: Any, spots: Any,
+    owners: Any, of_chunk: Any, in_chunk: Any, flags: Any, marks: Any, shape: Any, total: Any, out: Any, spots: Any,
 ) -> int:  # fmt: skip
     count = places.shape[2]
     at = 0  # in the output
@@ -206,7 +206,7 @@ def pick_columns_numba(
                     data, starts, stops, shape[0, :amount], shape[1, :amount], shape[2, :amount], shape[3, :amount],
                     places[c, 0, row:to_row], places[c, 1, row:to_row], layout[_HEADER], layout[_REP],
                     layout[_REP_BITS], layout[_DEFINITION], layout[_DEFINITION_BITS], 1, layout[_VISIBLE],
-                    rep[entries:], levels[entries:], owners[number:], of_chunk[number:], in_chunk[number:], total,
+                    rep[entries:], levels[entries:], owners[number:], of_chunk[number:], in_chunk[number:], total, marks,
                 )  # fmt: skip
                 if not good:
                     return 0
@@ -411,7 +411,7 @@ LAY_OUT = Kernel(lay_out_numba, "i8(i8[2], r.i8, =i8, i8[2])", small=0, nogil=Fa
 PICK_COLUMNS = Kernel(
     pick_columns_numba,
     "i8(r.u1, r.i8[2], r.i8[2], r.i8, r.u1, r.i8, r.i8[2], r.i8, i8[3], r.u8, r.i8, r.i8, r.u1, u8, i8, u2, u2, i8,"
-    " i8, i8, u1, i8[2], i8, u1, i8[2])",
+    " i8, i8, u1, u2[2], i8[2], i8, u1, i8[2])",
     small=0,
     nogil=False,
     helpers=(pick_numba, pick_lists_numba, put_word),

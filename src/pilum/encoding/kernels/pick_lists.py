@@ -17,7 +17,7 @@ from pilum.encoding.kernels import Kernel
 from pilum.encoding.kernels.memory import empty
 from pilum.encoding.kernels.pick import cost_without
 
-__all__ = ["PICK_LISTS", "Found", "ListShape", "pick_lists"]
+__all__ = ["MOST_LEVELS", "PICK_LISTS", "Found", "ListShape", "pick_lists"]
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -25,6 +25,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Levels: TypeAlias = npt.NDArray[np.uint16]
 
 _ALL = 1 << 16  # above every level
+MOST_LEVELS = 1 << 16  # of a chunk
 _ROOM = 64  # entries a row, for a first try
 
 
@@ -90,6 +91,7 @@ def pick_lists(
     visible = _ALL if shape.visible is None else shape.visible
     room = _ROOM * len(positions)
     flags = inside.view(np.uint8), trailer.view(np.uint8)
+    levels = np.empty((2, MOST_LEVELS), np.uint16)
     while True:
         rep = empty(room, np.uint16)
         definition = empty(room if shape.definition else 0, np.uint16)
@@ -98,7 +100,7 @@ def pick_lists(
         good = kernel(
             data, starts, ends, counts, begins, *flags, of_row, positions, shape.header, shape.rep,
             shape.rep_bits, shape.definition, shape.definition_bits, shape.top, visible, rep, definition, owners,
-            chunks, places, total,
+            chunks, places, total, levels,
         )  # fmt: skip
         if not good:
             return None
@@ -113,14 +115,11 @@ def pick_lists_numba(
     data: Any, starts: Any, ends: Any, counts: Any, begins: Any, inside: Any, trailer: Any, of_row: Any,
     positions: Any, header: int, rep: int, rep_bits: int, definition: int, definition_bits: int, top: int,
     visible: int, out_rep: Any, out_definition: Any, owners: Any, chunks: Any, places: Any, total: Any,
+    levels: Any,
 ) -> int:  # fmt: skip
-    most: Any = 0
     for chunk in range(starts.size):
-        start = starts[chunk]
-        if start < 0 or ends[chunk] > data.size or ends[chunk] - start < header:
+        if starts[chunk] < 0 or ends[chunk] > data.size or ends[chunk] - starts[chunk] < header:
             return 0
-        most = max(most, np.int64(data[start]) | np.int64(data[start + 1]) << 8)
-    levels = np.empty((2, most), np.uint16)
     entries: Any = 0
     values = 0
     size: Any = 0
@@ -255,7 +254,7 @@ def pick_lists_numba(
 
 PICK_LISTS = Kernel(
     pick_lists_numba,
-    "u1(r.u1, r.i8, r.i8, r.i8, r.i8, r.u1, r.u1, r.i8, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, u2, u2, i8, i8, i8, i8)",
+    "u1(r.u1, r.i8, r.i8, r.i8, r.i8, r.u1, r.u1, r.i8, r.i8, =i8, =i8, =i8, =i8, =i8, =i8, =i8, u2, u2, i8, i8, i8, i8, u2[2])",
     small=0,
     nogil=False,
 )

@@ -1,7 +1,6 @@
 """Words at any byte, for kernels that copy or compare 8 bytes at a time (see `Kernel`, helpers).
 
-Spelled out byte by byte: LLVM makes one load or one store of each.  Numba's cache of a kernel looks at the file of
-the kernel only, so what these functions mean must not change.
+Spelled out byte by byte: LLVM makes one load or one store of each.
 """
 
 from __future__ import annotations

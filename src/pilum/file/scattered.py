@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["FEW_ROWS", "Split", "read_scattered"]
 
 FEW_ROWS = 32  # rows of a range: more are had faster chunk by chunk
+_FEW_ROWS_OF_ONE = 8
 _OFFLOAD_BYTES = 256 << 10  # decoding more bytes than this leaves the event loop
 
 
@@ -49,6 +50,9 @@ async def read_scattered(
         if len(rows) > FEW_ROWS:
             return None
         rows = np.arange(rows.start, rows.stop)
+    columns = resolved.columns
+    if len(rows) < _FEW_ROWS_OF_ONE and len(columns) < 2 and sum([len(one.pages) for one in columns]) < 2:
+        return None  # one page is read as quickly on its own
     split = _split(reader, resolved)
     if split is None:
         return None
@@ -98,13 +102,10 @@ def _decode(
 
 def _split(reader: FileReader, resolved: ResolvedProjection) -> Split | None:
     """How the columns of a projection are read; None while pages are missing, or if none is read in one go."""
-    columns = resolved.columns
-    if len(columns) < 2 and sum([len(column.pages) for column in columns]) < 2:
-        return None  # one page is read as quickly on its own
     key = (reader.store.uri, reader.path, "scattered rows", id(resolved.schema))
     found: Split | None = reader.split if reader.cache is None else reader.cache.get(key)
     if found is None or found.resolved is not resolved:
-        if any(not column.ready for column in columns):
+        if any(not column.ready for column in resolved.columns):
             return None
         found = _divided(resolved)
         if reader.cache is None:

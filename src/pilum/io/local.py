@@ -316,18 +316,23 @@ class LocalStore(Store):
     async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
         await self._off_loop(self._put, path, data, lambda file: file.publish(if_absent=if_absent))
 
+    async def put_new(self, path: str, data: Any) -> None:
+        await self._off_loop(self._put, path, data, durable.TemporaryFile.publish, True)
+
     async def put_unsynced(self, path: str, data: Any) -> None:
-        await self._off_loop(self._put, path, data, lambda file: file.name(None))
+        await self._off_loop(self._put, path, data, lambda file: file.name(None), True)
 
     async def put_after(self, path: str, data: Any, syncs: durable.Syncs) -> None:
         """`put`, if absent, of what refers to files that are synced with it, before its name exists."""
         await self._off_loop(self._put, path, data, lambda file: file.publish(if_absent=True, after=syncs))
 
-    def _put(self, path: str, data: Any, publish: Callable[[durable.TemporaryFile], None]) -> None:
+    def _put(
+        self, path: str, data: Any, publish: Callable[[durable.TemporaryFile], None], unknown: bool = False
+    ) -> None:
         started = perf_counter()
         view = memoryview(data).cast("B")
         try:
-            file = durable.TemporaryFile(self._locate(path))
+            file = durable.TemporaryFile(self._locate(path), unknown)
             try:
                 file.write([view])
                 publish(file)
@@ -355,7 +360,7 @@ class LocalStore(Store):
     async def create(self, path: str, syncs: durable.Syncs | None = None) -> ObjectWriter:
         """Begin to write a file; with ``syncs`` it is left to them to make it durable."""
         try:
-            file = await self._off_loop(durable.TemporaryFile, self._locate(path))
+            file = await self._off_loop(durable.TemporaryFile, self._locate(path), syncs is not None)
         except (OSError, ValueError) as error:
             self._fail(error, path)
         return _LocalWriter(self, path, file, syncs)

@@ -33,10 +33,10 @@ class PostponingStore(Store):
     """
 
     def __init__(self, store: Store) -> None:
-        super().__init__(store.uri)
+        # Not `Store.__init__`: requests are those of the store.
+        self.uri, self.stats, self.suspends = store.uri, store.stats, store.suspends
+        self.io_parallelism, self.block_size = store.io_parallelism, store.block_size
         self._store = store
-        self.suspends = store.suspends
-        self.stats = store.stats
         self._tasks: list[asyncio.Future[None]] = []
         self._syncs = durable.Syncs() if isinstance(store, LocalStore) else None
 

@@ -121,6 +121,34 @@ def test_an_append_that_cannot_be_synced_did_not_happen(
     assert pilum.dataset(ds.uri).count_rows() == (200 if number < 3 else 300)
 
 
+def test_what_a_fragment_loses_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deletion file is committed later, maybe elsewhere."""
+    ds = pilum.write_dataset(ROWS, tmp_path / "t.lance")
+    disk = Disk(tmp_path / "t.lance", monkeypatch)
+    ds.get_fragments()[0].delete("id = 3")
+    (path,) = (disk.root / "_deletions").iterdir()
+    assert disk.has_name(path)
+    assert disk.has_content(path)
+
+
+def test_a_name_that_nobody_knows(tmp_path: Path) -> None:
+    """A file has it from the start; one that is there stays until the new one is complete."""
+    path = tmp_path / "x"
+    file = durable.TemporaryFile(str(path), True)
+    file.write([memoryview(b"half")])
+    assert [one.name for one in tmp_path.iterdir()] == ["x"]
+    file.discard()
+    assert not list(tmp_path.iterdir())
+    for content in (b"first", b"second"):
+        file = durable.TemporaryFile(str(path), True)
+        file.write([memoryview(content)])
+        if content == b"second":
+            assert path.read_bytes() == b"first"
+        file.name(None)
+        assert path.read_bytes() == content
+    assert [one.name for one in tmp_path.iterdir()] == ["x"]
+
+
 def test_syncs_take_so_many_files(tmp_path: Path) -> None:
     syncs = durable.Syncs()
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None

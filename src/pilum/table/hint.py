@@ -105,4 +105,6 @@ def _write_over(path: str, content: bytes) -> bool:
 
 
 def _enabled() -> bool:
-    return os.environ.get("LANCE_USE_VERSION_HINT", "").lower() not in ("0", "false", "off")
+    return "LANCE_USE_VERSION_HINT" not in os.environ or (
+        os.environ["LANCE_USE_VERSION_HINT"].lower() not in ("0", "false", "off")
+    )

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 import pilum
+from pilum.errors import NotFoundError
 
 
 def sample(rows: int = 1000) -> pa.Table:

@@ -131,6 +131,20 @@ def test_what_a_fragment_loses_is_on_disk(tmp_path: Path, monkeypatch: pytest.Mo
     assert disk.has_content(path)
 
 
+@pytest.mark.parametrize(("name", "number"), [("append", 4), ("delete", 6), ("update", 8), ("config", 2)])
+def test_files_of_a_change_are_synced_once_and_so_are_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    """New files, their folders, the manifest, its folder: a deletion file for each of three fragments, too."""
+    ds = pilum.write_dataset(ROWS, tmp_path / "t.lance", max_rows_per_file=40)
+    ds.delete("id = 99")  # then all folders are there
+    calls = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(real(descriptor)))
+    {**CHANGES, "update": lambda ds: ds.update({"s": "'x'"}, "id % 7 = 1")}[name](ds)
+    assert len(calls) == number
+
+
 def test_a_name_that_nobody_knows(tmp_path: Path) -> None:
     """A file has it from the start; one that is there stays until the new one is complete."""
     path = tmp_path / "x"

@@ -17,8 +17,9 @@ manifest  ──write─────────────┘
 ```
 
 An fsync is mostly a wait for the disk to empty its cache, and those that wait at the same time share one: where the
-disk is slow, or busy, they wait on threads.  After a power cut there may be a data file that is not whole, which
-nothing refers to.
+disk is slow, or busy, they wait on threads.  Small files are on their way to the disk before the first fsync, so that
+a file system with a journal writes that once.  After a kill or a power cut there may be a data file that is not whole,
+which nothing refers to.
 
 Putting a file only where there is none needs an operation that fails when the name exists:
 

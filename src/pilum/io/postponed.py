@@ -47,6 +47,15 @@ class PostponingStore(Store):
         writer = await self._store.create(path)
         return _Postponed(self, writer) if self.suspends else writer
 
+    async def put_new(self, path: str, data: Any) -> None:
+        writer = await self.create(path)
+        try:
+            await writer.write([data])
+            await writer.finish()
+        except BaseException:
+            await writer.abort()
+            raise
+
     async def put_last(self, path: str, data: Any) -> None:
         """Put what refers to the objects, only if it is absent, once they are complete.
 

@@ -3,8 +3,8 @@
     _versions/latest_version_hint.json    {"version":N}, written after the commit of version N, best effort
 
 A hint is not authoritative: a writer may have died before it wrote one, and others write none.  On a local disk it
-can be checked.  Putting it in place is the last that a commit does in the folder, so the folder and the hint changed
-at the same moment; whatever happens in the folder later, a commit, a cleanup or a migration, changes the folder
+can be checked.  To write it is the last that a commit does in the folder, whose time it renews, so the folder and the
+hint changed at the same moment; whatever happens in the folder later, a commit, a cleanup or a migration, changes the folder
 alone.  A hint that passes names the newest version, and three looks at the disk replace a listing of all versions
 (10,000: 5 ms).  One that does not is ignored.
 """

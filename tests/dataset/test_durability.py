@@ -121,6 +121,48 @@ def test_an_append_that_cannot_be_synced_did_not_happen(
     assert pilum.dataset(ds.uri).count_rows() == (200 if number < 3 else 300)
 
 
+def test_what_a_fragment_loses_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deletion file is committed later, maybe elsewhere."""
+    ds = pilum.write_dataset(ROWS, tmp_path / "t.lance")
+    disk = Disk(tmp_path / "t.lance", monkeypatch)
+    ds.get_fragments()[0].delete("id = 3")
+    (path,) = (disk.root / "_deletions").iterdir()
+    assert disk.has_name(path)
+    assert disk.has_content(path)
+
+
+@pytest.mark.parametrize(("name", "number"), [("append", 4), ("delete", 6), ("update", 8), ("config", 2)])
+def test_files_of_a_change_are_synced_once_and_so_are_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    """New files, their folders, the manifest, its folder: a deletion file for each of three fragments, too."""
+    ds = pilum.write_dataset(ROWS, tmp_path / "t.lance", max_rows_per_file=40)
+    ds.delete("id = 99")  # then all folders are there
+    calls = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(real(descriptor)))
+    {**CHANGES, "update": lambda ds: ds.update({"s": "'x'"}, "id % 7 = 1")}[name](ds)
+    assert len(calls) == number
+
+
+def test_a_name_that_nobody_knows(tmp_path: Path) -> None:
+    """A file has it from the start; one that is there stays until the new one is complete."""
+    path = tmp_path / "x"
+    file = durable.TemporaryFile(str(path), True)
+    file.write([memoryview(b"half")])
+    assert [one.name for one in tmp_path.iterdir()] == ["x"]
+    file.discard()
+    assert not list(tmp_path.iterdir())
+    for content in (b"first", b"second"):
+        file = durable.TemporaryFile(str(path), True)
+        file.write([memoryview(content)])
+        if content == b"second":
+            assert path.read_bytes() == b"first"
+        file.name(None)
+        assert path.read_bytes() == content
+    assert [one.name for one in tmp_path.iterdir()] == ["x"]
+
+
 def test_syncs_take_so_many_files(tmp_path: Path) -> None:
     syncs = durable.Syncs()
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None

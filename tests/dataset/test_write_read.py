@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 import pilum
+from pilum.errors import NotFoundError
 
 
 def sample(rows: int = 1000) -> pa.Table:
@@ -322,3 +323,11 @@ def test_many_rows_of_lists_and_nulls(tmp_path: Path) -> None:
         assert ds.to_table().equals(table)
     some = random.integers(0, rows, 1000)
     assert ds.take(some).equals(table.take(pa.array(some)))
+
+
+@pytest.mark.parametrize("read_version", [0, 1, 7])
+def test_only_an_overwrite_creates_a_dataset(tmp_path: Path, read_version: int) -> None:
+    with pytest.raises(NotFoundError, match="only an Overwrite operation creates one"):
+        pilum.LanceDataset.commit(
+            str(tmp_path / "t.lance"), pilum.LanceOperation.Append([]), read_version=read_version
+        )

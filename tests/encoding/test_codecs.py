@@ -196,18 +196,20 @@ def test_selection_of_levels(count: int, name: str) -> None:
 
 
 def test_options_from_metadata() -> None:
-    options = EncodeOptions.from_metadata(
+    options = EncodeOptions.from_environment((2, 1)).of_field(
         {
             "lance-encoding:compression": "ZSTD",
             "lance-encoding:compression-level": "7",
             "lance-encoding:minichunk-size": "65536",
             "lance-encoding:bss": "maybe",
             "lance-encoding:rle-threshold": "many",
-        },
-        (2, 1),
+        }
     )
     assert options == EncodeOptions((2, 1), "zstd", 7)
-    assert EncodeOptions.from_metadata({"lance-encoding:minichunk-size": "65536"}).minichunk_size == 65536
+    assert (
+        EncodeOptions.from_environment().of_field({"lance-encoding:minichunk-size": "65536"}).minichunk_size
+        == 65536
+    )
 
 
 # --------------------------------------------------------------------------- round trips

@@ -80,6 +80,19 @@ def test_groups_that_share_no_alignment(backend: str) -> None:
     assert np.array_equal(unpacked.view("<u4"), values)
 
 
+@pytest.mark.parametrize("count", [0, 1, 5, 1024, 1025, 3000])
+@pytest.mark.parametrize("word", [np.uint8, np.uint16, np.uint32, np.uint64])
+def test_bit_widths_of_groups(count: int, word: type[np.unsignedinteger[Any]]) -> None:
+    values = np.random.default_rng(count).integers(0, np.iinfo(word).max, count, word) >> word(3)
+    expected = [
+        max((value.bit_length() for value in values[at : at + 1024].tolist()), default=0)
+        for at in range(0, count, 1024)
+    ]
+    found = bitpacking.bit_widths(values)
+    assert found.dtype == np.int64
+    assert found.tolist() == expected
+
+
 def test_bit_length_is_exact_at_every_power_of_two() -> None:
     exponents = np.arange(64)
     powers = np.left_shift(np.uint64(1), exponents.astype(np.uint64))

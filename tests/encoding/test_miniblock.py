@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pilum.encoding import miniblock
 from pilum.encoding.blocks import FixedBlock, VariableBlock
 from pilum.encoding.codecs.flat import flat_ce
+from pilum.encoding.miniblock_chunks import framing
 from pilum.encoding.page import Decoded, EncodedPage, LeafRows, PageSource
 from pilum.encoding.registry import EncodeOptions
 from pilum.errors import CorruptFileError, InvalidInputError, UnsupportedError
@@ -42,6 +43,34 @@ def test_golden_pages(path: Path) -> None:
             some = pages.read(page, golden.data, rows)
             pages.check_shape(some)
             pages.assert_same(some, pages.select(whole, rows))
+
+
+@given(
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.lists(st.integers(0, 300), min_size=2, max_size=4),
+    st.integers(0, 400),
+)
+def test_one_chunk_is_put_together_as_several_are(
+    has_rep: bool, has_def: bool, large: bool, sizes: list[int], levels: int
+) -> None:
+    rng = np.random.default_rng(sum(sizes))
+    pieces = [rng.integers(0, 255, size, np.uint8) for size in sizes]
+    frame = framing(has_rep, has_def, len(sizes) - has_rep - has_def, large)
+    one, total = frame.assemble(np.array([levels]), [(data, np.array([len(data)])) for data in pieces])
+    two, totals = frame.assemble(
+        np.array([levels, levels]),
+        [(np.concatenate([data, data]), np.array([len(data), len(data)])) for data in pieces],
+    )
+    assert totals.tolist() == [*total.tolist(), *total.tolist()]
+    assert one.tobytes() * 2 == two.tobytes()
+
+
+def test_one_chunk_of_too_many_levels() -> None:
+    part = (np.zeros(8, np.uint8), np.array([8]))
+    with pytest.raises(InvalidInputError, match="70000 level entries"):
+        framing(False, True, 1, True).assemble(np.array([70_000]), [part, part])
 
 
 # --------------------------------------------------------------------------- worked examples

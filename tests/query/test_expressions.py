@@ -12,6 +12,7 @@ import pytest
 from pyarrow.compute import field
 
 from pilum.errors import InvalidInputError, UnsupportedError
+from pilum.query import sql_parser
 from pilum.query.arrow_expressions import read_arrow_expression
 from pilum.query.binding import parse_filter
 from pilum.query.expressions import Call, Cast, Column, Literal, columns, to_sql
@@ -209,6 +210,40 @@ def test_canonical_text(text: str, canonical: str) -> None:
     tree = parse_filter_text(text)
     assert to_sql(tree) == canonical
     assert to_sql(parse_filter_text(canonical)) == canonical
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = 7",
+        " a<>18",
+        "a >= 1 ",
+        "st = 999999999999999999",
+        "`a` = 5",
+        "select = 12",
+        "a = 007",
+        "a=0",
+        "A\n!= 4",
+    ],
+)
+def test_filters_that_differ_in_a_number(text: str) -> None:
+    """They are made of one tree, and are what they would be alone."""
+    alone = sql_parser._parse(text, sql_parser.exp.Where, "filter")
+    parse_filter_text.cache_clear()
+    assert parse_filter_text(text) == alone
+    assert [type(one.value) for one in parse_filter_text(text).args[1:]] == [int]  # type: ignore[union-attr]
+
+
+def test_only_the_first_of_them_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse_filter_text.cache_clear()
+    parse_filter_text("a = 1")
+    monkeypatch.setattr(sql_parser, "_parse", None)
+    assert to_sql(parse_filter_text("a = 12345")) == "a = 12345"
+
+
+def test_the_message_shows_the_filter_that_was_given() -> None:
+    with pytest.raises(InvalidInputError, match="'case = 37'"):
+        parse_filter_text("case = 37")
 
 
 def test_columns_of_a_tree() -> None:

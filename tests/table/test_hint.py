@@ -108,6 +108,43 @@ def test_it_can_be_switched_off_and_needs_a_disk(store: Store, monkeypatch: pyte
     assert drive(latest_version(store)) == 5
 
 
+def test_it_is_written_over(store: Store) -> None:
+    hint = Path(store.uri, HINT)
+    before = hint.stat().st_ino
+    drive(commit(store, Append((fragment(),)), read_version=5))
+    assert hint.read_bytes() == b'{"version":6}'
+    assert hint.stat().st_ino == before
+    assert read_hint(store) == (6, NamingScheme.V2)
+
+
+def test_one_that_a_copy_shares_is_not_written_over(store: Store, tmp_path: Path) -> None:
+    hint, shared = Path(store.uri, HINT), tmp_path / "shared"
+    os.link(hint, shared)
+    drive(commit(store, Append((fragment(),)), read_version=5))
+    assert hint.read_bytes() == b'{"version":6}'
+    assert shared.read_bytes() == b'{"version":5}'
+
+
+def test_a_longer_one_leaves_nothing_behind(store: Store) -> None:
+    hint = Path(store.uri, HINT)
+    hint.write_bytes(b'{"version": 123456789}')
+    drive(commit(store, Append((fragment(),)), read_version=5))
+    assert hint.read_bytes() == b'{"version":6}'
+
+
+def test_it_is_believed_where_syncs_take_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit changes the folder long before the hint is written."""
+    real = os.fsync
+
+    def slow(descriptor: int) -> None:
+        real(descriptor)
+        time.sleep(0.02)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    drive(commit(store, Append((fragment(),)), read_version=5))
+    assert read_hint(store) == (6, NamingScheme.V2)
+
+
 @pytest.mark.interop
 def test_hints_of_the_reference(tmp_path: Path) -> None:
     lance = pytest.importorskip("lance")

@@ -102,13 +102,14 @@ NAMES = st.lists(
 @given(NAMES)
 def test_the_newest_of_a_long_listing(names: list[str]) -> None:
     """It is found without names being taken apart, or not at all; other names do not mislead."""
-    found = newest_name(names)
+    encoded = [name.encode() for name in names]
+    found = newest_name(encoded)
     versions = read_listing(names, "t").versions
     if found is not None:
         assert parse_manifest_name(found) == (versions[-1], NamingScheme.V2)
     elif versions:
         assert any(name.startswith("!") for name in names)
-    assert newest_name([*names, "7.manifest"]) is None
+    assert newest_name([*encoded, b"7.manifest"]) is None
 
 
 def test_mixed_names_are_refused() -> None:

@@ -68,8 +68,8 @@ async def commit_operation(
             )
         transaction = operation
     else:
-        operation_of(operation)  # which says what is wrong with it
         if read_version is None:
+            operation_of(operation)  # which says what is wrong with it
             if not isinstance(operation, _WITHOUT_READ_VERSION):
                 raise InvalidInputError(
                     "read_version is required for all operations except Overwrite and Restore"
@@ -78,19 +78,29 @@ async def commit_operation(
         properties = commit_message_properties(commit_message, None)
         transaction = Transaction(read_version, operation, transaction_properties=properties)
     stored = stored_transaction(transaction)
-    if not isinstance(transaction.operation, LanceOperation.Overwrite) and await _newest(store) is None:
-        raise NotFoundError(f"no dataset at {store.uri}: only an Overwrite operation creates one")
-    return await _commit(
-        store,
-        stored,
-        commit_lock=commit_lock,
-        detached=bool(detached),
-        max_retries=max_retries,
-        stable_row_ids=bool(enable_stable_row_ids),
-        naming=NamingScheme.V1 if enable_v2_manifest_paths is False else NamingScheme.V2,
-        time_limit=time_limit,
-        base=None if seen is None or seen.version != stored.read_version else known(store, seen),
-    )
+    creates = isinstance(transaction.operation, LanceOperation.Overwrite)
+
+    async def check_exists() -> None:
+        if not creates and await _newest(store) is None:
+            raise NotFoundError(f"no dataset at {store.uri}: only an Overwrite operation creates one")
+
+    if not stored.read_version:
+        await check_exists()
+    try:
+        return await _commit(
+            store,
+            stored,
+            commit_lock=commit_lock,
+            detached=bool(detached),
+            max_retries=max_retries,
+            stable_row_ids=bool(enable_stable_row_ids),
+            naming=NamingScheme.V1 if enable_v2_manifest_paths is False else NamingScheme.V2,
+            time_limit=time_limit,
+            base=None if seen is None or seen.version != stored.read_version else known(store, seen),
+        )
+    except NotFoundError:
+        await check_exists()
+        raise
 
 
 async def commit_transactions(

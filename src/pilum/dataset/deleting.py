@@ -17,6 +17,8 @@ import numpy as np
 from pilum import arrays, distinct
 from pilum.dataset.retrying import starting_over
 from pilum.errors import InvalidInputError
+from pilum.io import Store
+from pilum.io.postponed import PostponingStore
 from pilum.query.projection import ROW_ADDRESS
 from pilum.query.request import ScanRequest
 from pilum.query.scan import Scan, open_scan, plan_scan
@@ -71,18 +73,29 @@ async def _delete_once(
         gone = tuple(fragment.id for fragment in manifest.fragments)
         count = sum(fragment.num_rows for fragment in manifest.fragments)
         operation = Delete((), gone, text)
-    else:
-        addresses = await _addresses(scan)
-        count = len(addresses)
-        operation = await _deletion(snapshot, addresses, text)
-    committed = await commit(
+        return await _commit(snapshot, operation, commit_lock), count
+    addresses = await _addresses(scan)
+    into = PostponingStore(snapshot.store)
+    try:
+        updated, removed = await without_rows(snapshot, addresses, into)
+        operation = Delete(tuple(updated), tuple(removed), text)
+        return await _commit(snapshot, operation, commit_lock, into), len(addresses)
+    finally:
+        await into.stop()
+
+
+async def _commit(
+    snapshot: Snapshot, operation: Delete, commit_lock: CommitLock | None, into: PostponingStore | None = None
+) -> Manifest:
+    return await commit(
         snapshot.store,
         operation,
-        read_version=manifest.version,
+        read_version=snapshot.manifest.version,
         commit_lock=commit_lock,
-        base=known(snapshot.store, manifest),
+        base=known(snapshot.store, snapshot.manifest),
+        before=None if into is None else into.settle,
+        into=into,
     )
-    return committed, count
 
 
 async def _addresses(scan: Scan) -> Any:
@@ -94,24 +107,20 @@ async def _addresses(scan: Scan) -> Any:
     return np.concatenate(found)
 
 
-async def _deletion(snapshot: Snapshot, addresses: Any, text: str) -> Delete:
-    updated, removed = await without_rows(snapshot, addresses)
-    return Delete(tuple(updated), tuple(removed), text)
-
-
-async def without_rows(snapshot: Snapshot, addresses: Any) -> tuple[list[Fragment], list[int]]:
+async def without_rows(snapshot: Snapshot, addresses: Any, into: Store) -> tuple[list[Fragment], list[int]]:
     """The fragments of some rows without these, their deletion files written, and those that lose their last row.
 
     Args:
         snapshot: the version.
         addresses: row addresses, uint64.
+        into: where the deletion files are written.
     """
     owners = (addresses >> np.uint64(32)).astype(np.int64)
     offsets = (addresses & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     updated: list[Fragment] = []
     removed: list[int] = []
     for owner in distinct.unique(owners).tolist():
-        fragment = await delete_offsets(snapshot, snapshot.fragment(owner), offsets[owners == owner])
+        fragment = await delete_offsets(snapshot, snapshot.fragment(owner), offsets[owners == owner], into)
         if fragment is None:
             removed.append(owner)
         else:
@@ -127,13 +136,16 @@ async def matching_offsets(snapshot: Snapshot, fragment: Fragment, predicate: An
     return ((await _addresses(scan)) & np.uint64(0xFFFFFFFF)).astype(np.uint32)
 
 
-async def delete_offsets(snapshot: Snapshot, fragment: Fragment, offsets: Any) -> Fragment | None:
+async def delete_offsets(
+    snapshot: Snapshot, fragment: Fragment, offsets: Any, into: Store | None = None
+) -> Fragment | None:
     """The fragment with further rows deleted, their file written; None when no row is left.
 
     Args:
         snapshot: the version.
         fragment: a fragment of it.
         offsets: physical offsets of the rows; deleted ones do no harm.
+        into: where the file is written; by default to the table itself, durably.
     """
     old = await snapshot.deletions(fragment)
     merged = distinct.union(old, offsets).astype(np.uint32)
@@ -141,5 +153,6 @@ async def delete_offsets(snapshot: Snapshot, fragment: Fragment, offsets: Any) -
         return fragment
     if len(merged) == fragment.physical_rows:
         return None
-    deletion_file = await write_deletions(snapshot.store, fragment, merged, snapshot.manifest.version)
+    store, version = into or snapshot.store, snapshot.manifest.version
+    deletion_file = await write_deletions(store, fragment, merged, version)
     return replace(fragment, deletion_file=deletion_file)

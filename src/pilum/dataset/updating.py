@@ -28,6 +28,7 @@ from pilum.dataset.fragment_writer import FragmentWriter, Place, remove_fragment
 from pilum.dataset.retrying import starting_over
 from pilum.dataset.writing import WriteOptions, append_version
 from pilum.errors import CommitConflictError, ExecutionError, InvalidInputError, UnsupportedError
+from pilum.io.postponed import PostponingStore
 from pilum.query import binding
 from pilum.query.projection import ROW_ADDRESS, ROW_ID
 from pilum.query.request import ScanRequest
@@ -79,6 +80,20 @@ async def update_rows(
 async def _update_once(
     snapshot: Snapshot, updates: Mapping[str, str], where: Any, commit_lock: CommitLock | None
 ) -> tuple[Manifest, int]:
+    into = PostponingStore(snapshot.store)
+    try:
+        return await _update_into(into, snapshot, updates, where, commit_lock)
+    finally:
+        await into.stop()
+
+
+async def _update_into(
+    into: PostponingStore,
+    snapshot: Snapshot,
+    updates: Mapping[str, str],
+    where: Any,
+    commit_lock: CommitLock | None,
+) -> tuple[Manifest, int]:
     manifest = snapshot.manifest
     changes = _Changes.of(manifest.schema, updates)
     refuse_blobs(manifest.schema, "update")
@@ -86,7 +101,7 @@ async def _update_once(
     stable = manifest.uses_stable_row_ids
     request = ScanRequest(filter=where, with_row_address=True, with_row_id=stable)
     found: list[tuple[str, Any]] = []
-    writer = FragmentWriter([Place(snapshot.store)], manifest.schema, version)
+    writer = FragmentWriter([Place(into)], manifest.schema, version)
     try:
         async with aclosing(await open_scan(plan_scan(snapshot, request))) as stream:
             async for batch in stream:
@@ -97,7 +112,7 @@ async def _update_once(
         addresses = _joined([values for name, values in found if name == ROW_ADDRESS])
         if stable:
             added = _with_ids(added, _joined([values for name, values in found if name == ROW_ID]))
-        updated, removed = await without_rows(snapshot, addresses)
+        updated, removed = await without_rows(snapshot, addresses, into)
     except BaseException:
         await writer.abort()
         raise
@@ -114,6 +129,8 @@ async def _update_once(
             read_version=manifest.version,
             commit_lock=commit_lock,
             base=known(snapshot.store, manifest),
+            before=into.settle,
+            into=into,
         )
     except (CommitConflictError, InvalidInputError, UnsupportedError):
         # The commit certainly did not happen; after any other error it may have.

@@ -381,7 +381,7 @@ def _only_value(rows: LeafRows) -> Block | None:
             width = block.bits // 8
             grid = block.data[: block.count * width].reshape(block.count, width)
         value = grid[first]
-        for part in (slice(0, _PROBE), slice(None)):
+        for part in (slice(0, _PROBE), slice(None)) if block.count > _PROBE else (slice(None),):
             differs = grid[part] != value
             if differs.ndim == 2:
                 differs = differs.any(axis=1)

@@ -34,6 +34,7 @@ __all__ = ["compacted", "dictionary_of", "same_items", "unify"]
 
 _SAMPLED_FROM = 1024  # values; smaller pages are tried without asking a sample
 _SAMPLE = 4096
+_FEW = 256  # values
 _RANGES = 32
 _UNIQUE = 0.98
 _BEGINNING = 16  # bytes
@@ -80,7 +81,11 @@ def dictionary_of(block: Block, options: EncodeOptions) -> DictionaryBlock | Non
 
 
 def _too_many(block: Block, count: int, limit: int) -> bool:
-    """Whether a sample of the page shows more different values than a dictionary may have."""
+    """Whether a sample of the page, or a look at few numbers, shows more different values than a dictionary may have."""
+    if count <= _FEW and isinstance(block, FixedBlock) and block.bits == 64:
+        return (
+            len(set(block.words().tolist())) > limit
+        )  # to call Arrow's function takes several times as long
     if count < _SAMPLED_FROM:
         return False
     length = min(count, _SAMPLE) // _RANGES

@@ -230,14 +230,10 @@ class Framing:
             InvalidInputError: a number does not fit its header field.
         """
         stored = self.with_rep or self.with_def
+        if len(num_levels) == 1:
+            return self._assemble_one(int(num_levels[0]) if stored else 0, parts)
         levels = num_levels if stored else np.zeros(len(num_levels), np.int64)
-        small = self._fields - self.num_buffers if self.large else self._fields
-        for position, values in enumerate([levels, *(sizes for _, sizes in parts)][:small]):
-            if int(values.max()) > _MAX_U16:
-                what = "level entries" if position == 0 else "bytes of levels or values"
-                raise InvalidInputError(
-                    f"a mini-block chunk with {int(values.max())} {what}; {_MAX_U16} at most, cut the page smaller"
-                )
+        self._check_fields([int(values.max()) for values in (levels, *(sizes for _, sizes in parts))])
         padded = [sizes + 7 & -8 for _, sizes in parts]
         totals = sum(padded, np.full(len(levels), self.header, np.int64))
         starts = np.cumsum(totals) - totals
@@ -251,6 +247,31 @@ class Framing:
             ranges.scatter(np.ascontiguousarray(data), np.cumsum(sizes) - sizes, sizes, out, at)
             at = at + room
         return out, totals
+
+    def _assemble_one(self, levels: int, parts: list[tuple[Bytes, Ints]]) -> tuple[Bytes, Ints]:
+        """`assemble` for one chunk: plain integers are several times faster."""
+        fields = [levels, *(int(sizes[0]) for _, sizes in parts)]
+        self._check_fields(fields)
+        total = self.header + sum([size + 7 & -8 for size in fields[1:]])
+        out = empty(total, np.uint8)
+        self._struct.pack_into(out, 0, *fields)
+        at, end = self._struct.size, self.header
+        for (data, _), size in zip(parts, fields[1:], strict=True):
+            out[at:end] = PADDING
+            out[end : end + size] = data[:size]
+            at, end = end + size, end + (size + 7 & -8)
+        out[at:end] = PADDING
+        return out, np.array([total])
+
+    def _check_fields(self, biggest: list[int]) -> None:
+        """Refuse what does not fit the header; of each field the largest number."""
+        small = self._fields - self.num_buffers if self.large else self._fields
+        for position, value in enumerate(biggest[:small]):
+            if value > _MAX_U16:
+                what = "level entries" if position == 0 else "bytes of levels or values"
+                raise InvalidInputError(
+                    f"a mini-block chunk with {value} {what}; {_MAX_U16} at most, cut the page smaller"
+                )
 
     def _write_fields(self, out: Bytes, starts: Ints, fields: list[Ints]) -> None:
         small = self._fields - self.num_buffers if self.large else self._fields

@@ -7,7 +7,7 @@ ignored, as the reference does; those of the environment are errors.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pilum import config
@@ -57,56 +57,73 @@ class EncodeOptions:
     members: tuple[EncodeOptions, ...] = ()
 
     @classmethod
-    def from_metadata(
-        cls, metadata: Mapping[str, str] | None, version: tuple[int, int] = (2, 2)
-    ) -> EncodeOptions:
-        """Options of a field.
+    def from_environment(cls, version: tuple[int, int] = (2, 2)) -> EncodeOptions:
+        """Options of a field that asks for nothing.
 
         Raises:
-            InvalidInputError: a dictionary size ratio outside (0, 1], an unknown compression of dictionary values,
-                an environment variable that is no number.
+            InvalidInputError: an environment variable that is no number.
         """
-        metadata = metadata or {}
+        return cls(
+            version=version,
+            minichunk_size=_chunk_size(config.minichunk_size(), version),
+            max_values=config.miniblock_max_values(),
+            dict_too_small=config.dictionary_too_small(),
+            dict_divisor=config.dictionary_divisor(),
+            dict_max_cardinality=config.dictionary_max_cardinality(),
+            dict_size_ratio=config.dictionary_size_ratio(),
+            dict_compression=config.dictionary_compression(),
+            dict_level=config.dictionary_compression_level(),
+        )
+
+    def of_field(self, metadata: Mapping[str, str] | None, *, is_text: bool = False) -> EncodeOptions:
+        """Options of a field, where these are those of the environment.
+
+        Raises:
+            InvalidInputError: a dictionary size ratio outside (0, 1], an unknown compression of dictionary values.
+        """
+        wishes = {
+            key.removeprefix(_PREFIX): wish
+            for key, wish in (metadata or {}).items()
+            if key.startswith(_PREFIX)
+        }
 
         def number(key: str, kind: type[Any]) -> Any:
             try:
-                return kind(metadata[_PREFIX + key])
+                return kind(wishes[key])
             except (KeyError, ValueError):
                 return None
 
-        compression = metadata.get(_PREFIX + "compression")
-        size = number("minichunk-size", int)
-        if size is None or size <= 0:
-            size = config.minichunk_size()
-        if version < (2, 2) and size >= _SMALL_CHUNK:
-            size = 4096
-        bss = metadata.get(_PREFIX + "bss", "auto").lower()
-        divisor, level = number("dict-divisor", int), number("dict-values-compression-level", int)
-        ratio = number("dict-size-ratio", float)
-        if ratio is None:
-            ratio = config.dictionary_size_ratio()
-        if not 0 < ratio <= 1:
-            raise InvalidInputError(f"the dictionary size ratio must be in (0, 1], got {ratio}")
-        values = metadata.get(_PREFIX + "dict-values-compression") or config.dictionary_compression()
-        if values.lower() not in ("lz4", "zstd", "none"):
+        changed: dict[str, Any] = {"is_text": True} if is_text else {}
+        if wishes:
+            compression, bss = wishes.get("compression"), wishes.get("bss", "auto").lower()
+            changed |= {
+                "compression": compression.lower() if compression else None,
+                "compression_level": number("compression-level", int),
+                "rle_threshold": number("rle-threshold", float),
+                "bss": bss if bss in ("off", "on", "auto") else "auto",
+            }
+            size, divisor = number("minichunk-size", int), number("dict-divisor", int)
+            ratio, level = number("dict-size-ratio", float), number("dict-values-compression-level", int)
+            if size is not None and size > 0:
+                changed["minichunk_size"] = _chunk_size(size, self.version)
+            if divisor is not None and divisor > 0:
+                changed["dict_divisor"] = divisor
+            if ratio is not None:
+                changed["dict_size_ratio"] = ratio
+            if level is not None:
+                changed["dict_level"] = level
+            if wishes.get("dict-values-compression"):
+                changed["dict_compression"] = wishes["dict-values-compression"].lower()
+        found = replace(self, **changed) if changed else self
+        if not 0 < found.dict_size_ratio <= 1:
             raise InvalidInputError(
-                f"unknown compression of dictionary values {values!r}; use lz4, zstd or none"
+                f"the dictionary size ratio must be in (0, 1], got {found.dict_size_ratio}"
             )
-        return cls(
-            version=version,
-            compression=compression.lower() if compression else None,
-            compression_level=number("compression-level", int),
-            minichunk_size=size,
-            max_values=config.miniblock_max_values(),
-            rle_threshold=number("rle-threshold", float),
-            bss=bss if bss in ("off", "on", "auto") else "auto",
-            dict_too_small=config.dictionary_too_small(),
-            dict_divisor=divisor if divisor is not None and divisor > 0 else config.dictionary_divisor(),
-            dict_max_cardinality=config.dictionary_max_cardinality(),
-            dict_size_ratio=ratio,
-            dict_compression=values.lower(),
-            dict_level=config.dictionary_compression_level() if level is None else level,
-        )
+        if found.dict_compression not in ("lz4", "zstd", "none"):
+            raise InvalidInputError(
+                f"unknown compression of dictionary values {found.dict_compression!r}; use lz4, zstd or none"
+            )
+        return found
 
     def of_dictionary(self) -> EncodeOptions:
         """How dictionary values are written: only their own compression is asked for."""
@@ -115,3 +132,7 @@ class EncodeOptions:
         return EncodeOptions(
             self.version, compression=self.dict_compression, compression_level=self.dict_level
         )
+
+
+def _chunk_size(size: int, version: tuple[int, int]) -> int:
+    return 4096 if version < (2, 2) and size >= _SMALL_CHUNK else size

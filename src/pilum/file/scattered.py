@@ -50,8 +50,7 @@ async def read_scattered(
         if len(rows) > FEW_ROWS:
             return None
         rows = np.arange(rows.start, rows.stop)
-    columns = resolved.columns
-    if len(rows) < _FEW_ROWS_OF_ONE and len(columns) < 2 and sum([len(one.pages) for one in columns]) < 2:
+    if len(rows) < _FEW_ROWS_OF_ONE and sum([len(column.pages) for column in resolved.columns]) < 2:
         return None  # one page is read as quickly on its own
     split = _split(reader, resolved)
     if split is None:

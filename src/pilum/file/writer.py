@@ -145,8 +145,9 @@ class FileWriter:
         self._sink = sink
         self._page_bytes = page_bytes
         self._fields = schema.fields
+        defaults = EncodeOptions.from_environment(version)
         self._leaves = [
-            _leaf_columns(top, stored, version)
+            _leaf_columns(top, stored, defaults)
             for top, stored in zip(schema.fields, self.schema.fields, strict=True)
         ]
         self._buffers: list[Range] = []
@@ -358,31 +359,29 @@ class FileWriter:
         self._position += size + padding
 
 
-def _leaf_columns(top: Field, stored: Field, version: tuple[int, int]) -> list[_LeafColumn]:
+def _leaf_columns(top: Field, stored: Field, defaults: EncodeOptions) -> list[_LeafColumn]:
     """The columns of a top-level field.
 
     Args:
         top: as rows come.
         stored: as the file has it; not the same where there are prepared blobs.
-        version: format version.
+        defaults: of fields that ask for nothing.
     """
     pairs = zip(top.leaves(), stored.leaves(), strict=True)
-    return [_leaf_column(top, leaf, version, prepared=is_prepared(given)) for given, leaf in pairs]
+    return [_leaf_column(top, leaf, defaults, prepared=is_prepared(given)) for given, leaf in pairs]
 
 
-def _leaf_column(top: Field, leaf: Field, version: tuple[int, int], *, prepared: bool) -> _LeafColumn:
-    options = _options(leaf, version)
+def _leaf_column(top: Field, leaf: Field, defaults: EncodeOptions, *, prepared: bool) -> _LeafColumn:
+    options = _options(leaf, defaults)
     if leaf.children:
-        members = tuple(_options(child, version) for child in leaf.children)
+        members = tuple(_options(child, defaults) for child in leaf.children)
         options = dataclasses.replace(options, members=members)
     is_blob = leaf.is_blob and not leaf.children
     return _LeafColumn(leaf, options, top.metadata.get(_STRUCTURAL_KEY), is_blob, prepared)
 
 
-def _options(field: Field, version: tuple[int, int]) -> EncodeOptions:
-    options = EncodeOptions.from_metadata(field.metadata, version)
-    is_text = field.logical_type in ("string", "large_string")
-    return dataclasses.replace(options, is_text=True) if is_text else options
+def _options(field: Field, defaults: EncodeOptions) -> EncodeOptions:
+    return defaults.of_field(field.metadata, is_text=field.logical_type in ("string", "large_string"))
 
 
 def _must_end(leaf: _LeafColumn, rows: LeafRows) -> bool:

@@ -8,17 +8,18 @@ The file is complete and on disk before its name exists, and the name is on disk
 manifest can only follow its data files.  A process killed on the way leaves a temporary file, which listings
 hide.
 
-What nobody refers to yet may get its name first, and be synced together with what will refer to it (`Syncs`):
+What nobody refers to yet may have its name first, and be synced together with what will refer to it (`Syncs`):
 
 ```
-data file ──write──► replace ─┐
+data file ──write─────────────┐
                               ├► fsync of all ──link──► manifest ──► fsync of its folder
 manifest  ──write─────────────┘
 ```
 
 An fsync is mostly a wait for the disk to empty its cache, and those that wait at the same time share one: where the
-disk is slow, or busy, they wait on threads.  After a power cut there may be a data file that is not whole, which
-nothing refers to.
+disk is slow, or busy, they wait on threads.  Small files are on their way to the disk before the first fsync, so that
+a file system with a journal writes that once.  After a kill or a power cut there may be a data file that is not whole,
+which nothing refers to.
 
 Putting a file only where there is none needs an operation that fails when the name exists:
 
@@ -62,6 +63,8 @@ _MOST_BUFFERS = 1024  # IOV_MAX on Linux and macOS
 # Files whose sync is postponed, and their bytes: more are better on their way to the disk while others are written.
 _MOST_POSTPONED = 16
 _MOST_POSTPONED_BYTES = 32 << 20
+# More bytes take much longer than what syncs share, and the system may have written some of them before.
+_FEW_BYTES = 1 << 20
 # Where a sync takes less, threads cost more than they save.
 _SLOW_SYNC_SECONDS = 5e-4
 
@@ -101,9 +104,12 @@ class Syncs:
         Raises:
             OSError: something could not be written.
         """
-        jobs: list[Callable[[], None]] = [lambda: os.fsync(descriptor)]
-        jobs += [lambda one=one: os.fsync(one) for one in self._files]  # type: ignore[misc]
-        jobs += [lambda one=one: sync_folder(one) for one in self._folders]  # type: ignore[misc]
+        files = [*self._files, descriptor]
+        if self._bytes <= _FEW_BYTES:
+            for one in files:
+                _begin_to_sync(one)
+        jobs: list[Callable[[], None]] = [lambda one=one: sync_folder(one) for one in self._folders]  # type: ignore[misc]
+        jobs += [lambda one=one: os.fsync(one) for one in files]  # type: ignore[misc]
         together = len(jobs) > 1 and Syncs.seconds > _SLOW_SYNC_SECONDS
         started = perf_counter()
         try:
@@ -127,6 +133,18 @@ class Syncs:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _begin_to_sync(descriptor: int) -> None:
+    """Have the system begin to write a file to disk, so that files which are synced next share what that takes.
+
+    It is told that the pages of the file are not needed any more; those that are to be written stay all the same.
+    """
+    if hasattr(os, "posix_fadvise"):
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError:
+            pass  # not on this file system
 
 
 def _together(jobs: Sequence[Callable[[], None]]) -> None:
@@ -164,21 +182,33 @@ class TemporaryFile:
 
     Args:
         path: the name it will get; missing folders are made.
+        unknown: nobody knows the name before something refers to the file, so it may have it from the start, which
+            saves a change of the folder.  Should there be such a file it is replaced when this one is complete.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, unknown: bool = False) -> None:
         self.path = path
         self.position = 0
         self._folder = os.path.dirname(path)
-        self._temporary = os.path.join(self._folder, f"{HIDDEN}{os.urandom(8).hex()}.tmp")
         self._owner = os.getpid()
         self._descriptor = -1
         self._named = False
+        if unknown:
+            self._temporary = path
+            try:
+                self._descriptor = self._create()
+                return
+            except FileExistsError:
+                pass
+        self._temporary = os.path.join(self._folder, f"{HIDDEN}{os.urandom(8).hex()}.tmp")
+        self._descriptor = self._create()
+
+    def _create(self) -> int:
         try:
-            self._descriptor = os.open(self._temporary, _CREATE, 0o666)
+            return os.open(self._temporary, _CREATE, 0o666)
         except FileNotFoundError:
             make_folders(self._folder)
-            self._descriptor = os.open(self._temporary, _CREATE, 0o666)
+            return os.open(self._temporary, _CREATE, 0o666)
 
     def write(self, buffers: Sequence[memoryview]) -> None:
         """Append byte buffers."""
@@ -214,6 +244,14 @@ class TemporaryFile:
             FileExistsError: ``if_absent`` and the name exists.
         """
         descriptor = self._open_descriptor()
+        if self._temporary == self.path:  # name and content are synced together
+            if self.position <= _FEW_BYTES:
+                _begin_to_sync(descriptor)
+            sync_folder(self._folder)
+            os.fsync(descriptor)
+            self._close()
+            self._named = True
+            return
         if after is None:
             os.fsync(descriptor)
         else:
@@ -235,7 +273,8 @@ class TemporaryFile:
             return
         if syncs is None:
             self._close()
-        os.replace(self._temporary, self.path)
+        if self._temporary != self.path:
+            os.replace(self._temporary, self.path)
         self._named = True
         if syncs is not None:
             self._descriptor = -1

@@ -14,7 +14,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from pilum.io.tracing import TRACE, Request
 __all__ = ["LocalStore"]
 
 T = TypeVar("T")
+Encoded: TypeAlias = list[bytes]  # `LocalStore.list` hides the builtin
 
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 # A larger read is checked against the size of the file before memory is allocated for it, and leaves the
@@ -318,15 +319,27 @@ class LocalStore(Store):
     async def list_names(self, folder: str) -> Names:
         return await self._off_loop(self._list_names, folder.strip("/"))
 
-    def _list_names(self, folder: str) -> Names:
+    async def list_encoded(self, folder: str) -> Encoded:
+        """The names of the files and folders in a folder as the system has them, hidden ones among them, in any order.
+
+        Of 10,000 names `list_names` takes a fifth longer.
+        """
+        return await self._off_loop(self._listdir, folder.strip("/"), os.fsencode)
+
+    def _listdir(self, folder: str, form: Callable[[str], str | bytes]) -> Any:
+        """The names in a folder, text or bytes as ``form`` makes the name of the folder."""
         started = perf_counter()
         try:
-            found = os.listdir(self._locate(folder))
+            found = os.listdir(form(self._locate(folder)))
         except (FileNotFoundError, NotADirectoryError):
             found = []
         except OSError as error:
             self._fail(error, folder)
         _note(folder, 0, started, "list")
+        return found
+
+    def _list_names(self, folder: str) -> Names:
+        found: Names = self._listdir(folder, str)
         # There may be very many names, and hidden ones are rare: one search instead of one for each.
         if "\0" + durable.HIDDEN not in "\0".join(("", *found)):
             return found
@@ -347,18 +360,23 @@ class LocalStore(Store):
     async def put(self, path: str, data: Any, *, if_absent: bool = False) -> None:
         await self._off_loop(self._put, path, data, lambda file: file.publish(if_absent=if_absent))
 
+    async def put_new(self, path: str, data: Any) -> None:
+        await self._off_loop(self._put, path, data, durable.TemporaryFile.publish, True)
+
     async def put_unsynced(self, path: str, data: Any) -> None:
-        await self._off_loop(self._put, path, data, lambda file: file.name(None))
+        await self._off_loop(self._put, path, data, lambda file: file.name(None), True)
 
     async def put_after(self, path: str, data: Any, syncs: durable.Syncs) -> None:
         """`put`, if absent, of what refers to files that are synced with it, before its name exists."""
         await self._off_loop(self._put, path, data, lambda file: file.publish(if_absent=True, after=syncs))
 
-    def _put(self, path: str, data: Any, publish: Callable[[durable.TemporaryFile], None]) -> None:
+    def _put(
+        self, path: str, data: Any, publish: Callable[[durable.TemporaryFile], None], unknown: bool = False
+    ) -> None:
         started = perf_counter()
         view = memoryview(data).cast("B")
         try:
-            file = durable.TemporaryFile(self._locate(path))
+            file = durable.TemporaryFile(self._locate(path), unknown)
             try:
                 file.write([view])
                 publish(file)
@@ -386,7 +404,7 @@ class LocalStore(Store):
     async def create(self, path: str, syncs: durable.Syncs | None = None) -> ObjectWriter:
         """Begin to write a file; with ``syncs`` it is left to them to make it durable."""
         try:
-            file = await self._off_loop(durable.TemporaryFile, self._locate(path))
+            file = await self._off_loop(durable.TemporaryFile, self._locate(path), syncs is not None)
         except (OSError, ValueError) as error:
             self._fail(error, path)
         return _LocalWriter(self, path, file, syncs)

@@ -35,10 +35,10 @@ class PostponingStore(Store):
     """
 
     def __init__(self, store: Store, syncs: durable.Syncs | None = None) -> None:
-        super().__init__(store.uri)
+        # Not `Store.__init__`: requests are those of the store.
+        self.uri, self.stats, self.suspends = store.uri, store.stats, store.suspends
+        self.io_parallelism, self.block_size = store.io_parallelism, store.block_size
         self._store = store
-        self.suspends = store.suspends
-        self.stats = store.stats
         self._tasks: list[asyncio.Future[None]] = []
         self._syncs = (syncs or durable.Syncs()) if isinstance(store, LocalStore) else None
         self._beside: list[PostponingStore] = []
@@ -60,6 +60,15 @@ class PostponingStore(Store):
             return await self._store.create(path, self._syncs)
         writer = await self._store.create(path)
         return _Postponed(self, writer) if self.suspends else writer
+
+    async def put_new(self, path: str, data: Any) -> None:
+        writer = await self.create(path)
+        try:
+            await writer.write([data])
+            await writer.finish()
+        except BaseException:
+            await writer.abort()
+            raise
 
     async def put_last(self, path: str, data: Any) -> None:
         """Put what refers to the objects, only if it is absent, once they are complete.

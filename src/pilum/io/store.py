@@ -324,8 +324,12 @@ class Store:
         """
         raise NotImplementedError
 
+    async def put_new(self, path: str, data: Any) -> None:
+        """`put` under a name that nobody knows yet; should the writer be killed, part of it may remain."""
+        await self.put(path, data)
+
     async def put_unsynced(self, path: str, data: Any) -> None:
-        """`put` of what may be lost, or be cut short, when the machine loses power."""
+        """`put_new` of what may be lost, or be cut short, when the machine loses power."""
         await self.put(path, data)
 
     async def delete(self, path: str) -> None:

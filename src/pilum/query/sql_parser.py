@@ -15,6 +15,7 @@ Importing sqlglot takes about 100 ms; this module is imported by the first query
 from __future__ import annotations
 
 import datetime
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -109,7 +110,25 @@ def parse_filter_text(text: str) -> Expression:
         InvalidInputError: the text is empty or no expression.
         UnsupportedError: it uses a construct outside the filter language.
     """
-    return _parse(text, exp.Where, "filter")
+    return _like_others(text) or _parse(text, exp.Where, "filter")
+
+
+# Whoever looks for one row after the other asks for `id = 1`, `id = 2`, ..., which differ in the number only.
+_COMPARED = re.compile(r"(\s*[A-Za-z_]\w*\s*(?:=|<>|!=|<=?|>=?)\s*)([1-9][0-9]{0,17})\s*").fullmatch
+
+
+def _like_others(text: str) -> Expression | None:
+    """A comparison with a number, made of the tree of the same one with 0; None for other filters."""
+    found = _COMPARED(text)
+    if found is None:
+        return None
+    try:
+        tree = parse_filter_text(found[1] + "0")
+    except (InvalidInputError, UnsupportedError):
+        return None  # the message shows the text
+    if isinstance(tree, Call) and tree.args[1:] == (Literal(0),):
+        return Call(tree.name, (tree.args[0], Literal(int(found[2]))))
+    return None
 
 
 @lru_cache(maxsize=256)

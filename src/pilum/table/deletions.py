@@ -103,7 +103,7 @@ async def write_deletions(
     if file_type is None:
         file_type = ARROW_ARRAY if count < BITMAP_FROM else BITMAP
     file = DeletionFile(file_type, read_version, new_deletion_id(), count)
-    await store.put(deletion_path(fragment.id, file), encode_deletions(sorted_offsets, file_type))
+    await store.put_new(deletion_path(fragment.id, file), encode_deletions(sorted_offsets, file_type))
     return file
 
 

@@ -19,7 +19,7 @@ import enum
 import os
 import re
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from pilum.errors import CorruptFileError
@@ -106,18 +106,18 @@ def parse_manifest_name(name: str) -> ManifestName | None:
     return ManifestName(number, NamingScheme.V1)
 
 
-def newest_name(names: Collection[str]) -> str | None:
+def newest_name(names: Sequence[bytes]) -> str | None:
     """The name of the newest version of a long listing of V2 names; None where a listing must be read name by name.
 
     V2 names count down and all have the same length, so it is the smallest of them.
     """
-    usual = [name for name in names if len(name) == _V2_LENGTH]
-    others = [name for name in names if len(name) != _V2_LENGTH] if len(usual) < len(names) else []
-    if not usual or any(
-        found.scheme is NamingScheme.V1 for found in map(parse_manifest_name, others) if found is not None
-    ):
-        return None
-    smallest = min(usual)
+    if set(map(len, names)) != {_V2_LENGTH}:
+        others = [name for name in names if len(name) != _V2_LENGTH]
+        names = [name for name in names if len(name) == _V2_LENGTH]
+        found = [parse_manifest_name(os.fsdecode(name)) for name in others]
+        if not names or any(one.scheme is NamingScheme.V1 for one in found if one is not None):
+            return None
+    smallest = os.fsdecode(min(names))
     return smallest if _V2_NAME(smallest) else None
 
 

@@ -8,11 +8,12 @@ request for its whole manifest file.
 from __future__ import annotations
 
 import bisect
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from pilum.errors import CorruptFileError, NotFoundError, StoreError, UnsupportedError
 from pilum.file.late import prepare
-from pilum.io import Store
+from pilum.io import LocalStore, Store
 from pilum.table import locations, transaction
 from pilum.table.external import newest_item, settle
 from pilum.table.hidden import hides_any_lineage, with_hidden_lineage
@@ -136,6 +137,11 @@ async def _recent_versions(store: Store, since: int | None) -> VersionListing | 
 
     V2 names count down, so that the first page of an ordered listing has the newest versions.
     """
+    if isinstance(store, LocalStore):
+        encoded = await store.list_encoded(VERSIONS)
+        if len(encoded) > _PAGE and (newest := _newest_of_many(encoded, since)) is not None:
+            return newest
+        return read_listing(map(os.fsdecode, encoded), store.uri)
     try:
         names = await store.first_names(VERSIONS)
     except (StoreError, UnsupportedError):
@@ -144,15 +150,6 @@ async def _recent_versions(store: Store, since: int | None) -> VersionListing | 
         # A web server that serves files: it may have the hint, and answers for single names.
         return await _versions_by_hint(store)
     complete = len(names) < _PAGE
-    if len(names) > _PAGE:  # all of them, in no order: a folder of a local disk
-        first = newest_name(names)
-        newest = None if first is None else parse_manifest_name(first)
-        if newest is not None:
-            newer = 0
-            if since is not None:
-                known = manifest_path(since).rpartition("/")[2]
-                newer = sum(name < known and len(name) == len(known) for name in names)
-            return Newest(newest.version, NamingScheme.V2, newer)
     found = read_listing(names, store.uri)
     if not complete and (
         found.scheme is not NamingScheme.V2
@@ -161,6 +158,19 @@ async def _recent_versions(store: Store, since: int | None) -> VersionListing | 
     ):
         return await find_versions(store)
     return found
+
+
+def _newest_of_many(names: list[bytes], since: int | None) -> Newest | None:
+    """The newest version of a long listing; None where it must be read name by name."""
+    first = newest_name(names)
+    newest = None if first is None else parse_manifest_name(first)
+    if newest is None:
+        return None
+    newer = 0
+    if since is not None and since != newest.version:
+        known = manifest_path(since).rpartition("/")[2].encode()
+        newer = sum(name < known and len(name) == len(known) for name in names)
+    return Newest(newest.version, NamingScheme.V2, newer)
 
 
 async def _versions_by_hint(store: Store) -> VersionListing:

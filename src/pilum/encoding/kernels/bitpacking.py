@@ -95,6 +95,8 @@ def pack(values: Bytes, widths: Ints, bits: int, header: int = 0) -> tuple[Bytes
 
 def bit_widths(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Bit length of the OR of each group of 1024 unsigned words (the last may be short)."""
+    if len(values) <= GROUP:  # a small page: plain integers are several times faster
+        return np.array([int(np.bitwise_or.reduce(values)).bit_length()] if len(values) else [], np.int64)
     full = len(values) // GROUP
     ors = np.bitwise_or.reduce(values[: full * GROUP].reshape(full, GROUP), axis=1)
     if len(values) % GROUP:

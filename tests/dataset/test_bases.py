@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -376,21 +376,26 @@ def test_a_failure_leaves_nothing(places: Places, monkeypatch: pytest.MonkeyPatc
     before = sorted(path for path in places.root.rglob("*") if path.is_file())
     folder = os.path.join(places.root, *where.split("/"))
     seen = []
-    real_replace, real_link = os.replace, os.link
+    real_open, real_link = os.open, os.link
 
-    def failing(real: Callable[[str, str], None]) -> Callable[[str, str], None]:
-        def call(source: str, target: str) -> None:
-            if os.path.dirname(target) == folder:
-                seen.append(target)
-                if where == "table/_versions" or len(seen) == 2:
-                    raise OSError(28, "No space left on device")
-            real(source, target)
+    def check(path: str) -> None:
+        if os.path.dirname(path) == folder:
+            seen.append(path)
+            if where == "table/_versions" or len(seen) == 2:
+                raise OSError(28, "No space left on device")
 
-        return call
+    def opened(path: str, flags: int, *args: Any, **options: Any) -> int:
+        if flags & os.O_CREAT and not where.endswith("_versions"):
+            check(path)
+        return real_open(path, flags, *args, **options)
+
+    def linked(source: str, target: str) -> None:
+        check(target)
+        real_link(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", failing(real_replace))
-        patched.setattr(os, "link", failing(real_link))
+        patched.setattr(os, "open", opened)
+        patched.setattr(os, "link", linked)
         with pytest.raises(StoreError, match="No space left"):
             ds.insert(ROWS, target_all_bases=True, max_rows_per_file=1)
     assert seen

@@ -135,6 +135,11 @@ class FixedDecoder(PageDecoder):
             return PageRead(wanted, partial(self._decode, len(scattered)))
         return PageRead([], partial(self._decode, 0))
 
+    @property
+    def has_levels(self) -> bool:
+        """Whether each value has a control word in front."""
+        return self._control > 0
+
     def is_like(self, other: FixedDecoder) -> bool:
         """Whether `decode` of both is the same."""
         own, others = [(one.layers, one._control, one._width, one._mask) for one in (self, other)]

@@ -158,10 +158,14 @@ class ScatteredRows:
         whole = pa.py_buffer(out if 2 * size > len(out) else out[:size].copy())
         arrays = []
         part, build = whole.slice, pa.Array.from_buffers
-        for (field, value, offset, text, lists, list_offset, plain), spot in zip(
+        for (field, value, offset, text, lists, list_offset, plain, items), spot in zip(
             self._columns, spots.tolist(), strict=True
         ):
             validity, nulls, offsets, item_validity, item_nulls, number, at, nbytes, any_byte, text_at = spot
+            if items:
+                child = build(value.value_type, count * items, [None, part(at, nbytes)], 0)
+                arrays.append(build(value, count, [None], 0, children=[child]))
+                continue
             if plain is not None:
                 arrays.append(assemble(field, [[plain.decode(count, out[at : at + nbytes])]]))
                 continue

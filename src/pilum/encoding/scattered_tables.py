@@ -16,7 +16,7 @@ import pyarrow as pa
 from pilum.encoding import levels
 from pilum.encoding.arrow_blocks import is_large, is_text, is_variable
 from pilum.encoding.assembly import holds_items
-from pilum.encoding.blocks import Block, Bytes, FixedBlock, VariableBlock, block_bytes
+from pilum.encoding.blocks import Block, Bytes, FixedBlock, FslBlock, VariableBlock, block_bytes
 from pilum.encoding.codecs.base import Ints
 from pilum.encoding.codecs.fsst import Expander
 from pilum.encoding.fullzip import FixedDecoder
@@ -44,6 +44,7 @@ class ColumnArray(NamedTuple):
         lists: Arrow type of the lists that they are items of, if they are.
         list_offset: bytes of an offset of these.
         plain: decodes the values of a full-zip page.
+        items: of a fixed-size list, if these values are nothing but the items of one.
     """
 
     field: Field
@@ -53,6 +54,7 @@ class ColumnArray(NamedTuple):
     lists: pa.DataType | None = None
     list_offset: int = 0
     plain: FixedDecoder | None = None
+    items: int = 0
 
 
 class Tables(NamedTuple):
@@ -182,7 +184,7 @@ class TableBuilder:
         self._columns.append(
             [kernels.PLAIN, page.stride, 0, 0, first, len(pages), self._num_chunks, 0, self._num_stops, 0]
         )
-        return ColumnArray(field, field.arrow_type, plain=page)
+        return ColumnArray(field, field.arrow_type, plain=page, items=_vector_items(page, field.arrow_type))
 
     def _add_page(self, block: MiniBlockDecoder, page: _Page, row: int, chunk: int) -> None:
         index, begins, ends, counts = block.chunks
@@ -251,6 +253,16 @@ def _describe(page: MiniBlockDecoder, bits: int, lists: bool) -> _Page | None:
         symbols,
         items,
     )
+
+
+def _vector_items(page: FixedDecoder, kind: pa.DataType) -> int:
+    """Items of a vector, if a page stores vectors of numbers as they are in Arrow; else 0."""
+    block = page.decode(1, np.zeros(page.stride, np.uint8)).block
+    if page.has_levels or not pa.types.is_fixed_size_list(kind) or not isinstance(block, FslBlock):
+        return 0
+    bits = _bits(kind.value_type)
+    same = block.dimension == kind.list_size and block.validity is None
+    return block.dimension if same and bits not in (None, 1) and _is_fixed(block.child, bits or 0) else 0
 
 
 def _is_fixed(block: Block, bits: int) -> bool:

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pilum import arrays
@@ -38,7 +40,7 @@ from pilum.file.plan import (
     schedule,
 )
 from pilum.file.rows import Selection, check_rows
-from pilum.file.scattered import FEW_ROWS, Split, read_scattered
+from pilum.file.scattered import FEW_ROWS, Split, read_scattered, scattered_now
 from pilum.io import Bytes, Store, current_runtime
 from pilum.io.ordered import drive
 from pilum.schema import Schema, column_indices, is_descriptor
@@ -293,6 +295,17 @@ class FileReader:
         await self._initialise(resolved, wanted)
         found = await read_scattered(self, resolved, wanted)
         return await self.execute(self.schedule(resolved, wanted)) if found is None else found
+
+    def take_now(self, rows: npt.NDArray[np.int64]) -> pa.RecordBatch | None:
+        """Scattered rows of all columns if nothing has to be waited for; None if `read_batch` is to be awaited.
+
+        Args:
+            rows: strictly increasing row numbers of the file, at least one.
+        """
+        resolved = self._known_projection(None)
+        if resolved is None or self._body is not None:
+            return None
+        return scattered_now(self, resolved, rows)
 
     async def read_decoded(self, start: int, stop: int) -> list[list[Decoded]]:
         """Rows ``[start, stop)`` as decoded pages, one list for each leaf of the schema the file was opened with.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pilum.encoding import Rows
@@ -21,7 +22,7 @@ from pilum.schema import Schema
 if TYPE_CHECKING:
     from pilum.file.reader import FileReader
 
-__all__ = ["FEW_ROWS", "Split", "read_scattered"]
+__all__ = ["FEW_ROWS", "Split", "read_scattered", "scattered_now"]
 
 FEW_ROWS = 32  # rows of a range: more are had faster chunk by chunk
 _FEW_ROWS_OF_ONE = 8
@@ -50,34 +51,29 @@ async def read_scattered(
         if len(rows) > FEW_ROWS:
             return None
         rows = np.arange(rows.start, rows.stop)
-    if len(rows) < _FEW_ROWS_OF_ONE and sum([len(column.pages) for column in resolved.columns]) < 2:
-        return None  # one page is read as quickly on its own
-    split = _split(reader, resolved)
-    if split is None:
+    step = _locate(reader, resolved, rows)
+    if step is None:
         return None
-    store = reader.store
-    located = split.rows.locate(rows, store.block_size)
-    if located is None:
-        return None
+    split, located = step
     plan = None if split.rest is None else schedule(reader.path, split.rest, rows)
-    if plan is None and not store.suspends and reader.body is None:
-        data, more = await store.get_joined(reader.path, located.spans, who="data"), []
+    if plan is None and not reader.store.suspends and reader.body is None:
+        data, more = await reader.store.get_joined(reader.path, located.spans, who="data"), []
     else:
         ranges = list(zip(*located.spans.tolist(), strict=True))
         buffers = await reader.fetch(ranges if plan is None else ranges + plan.ranges)
         data = buffers[0] if len(ranges) == 1 else np.concatenate(buffers[: len(ranges)])
         more = buffers[len(ranges) :]
     if len(data) > _OFFLOAD_BYTES:
-        found = await current_runtime().offload(_decode, reader.path, split, plan, located, data, more)
+        arrays = await current_runtime().offload(_decode, split, located, data)
     else:
-        found = _decode(reader.path, split, plan, located, data, more)
-    if found is None:
+        arrays = _decode(split, located, data)
+    if arrays is None:
         return None
-    arrays, rest = found
+    if plan is None:
+        return pa.RecordBatch.from_arrays(arrays, schema=resolved.arrow)
+    rest = decode_batch(reader.path, plan, more)
     if isinstance(rest, ReadPlan):
         rest = await reader.execute(rest)
-    if rest is None:
-        return pa.RecordBatch.from_arrays(arrays, schema=resolved.arrow)
     columns: list[pa.Array | None] = [None] * len(resolved.schema.fields)
     for position, array in zip(split.rows.positions, arrays, strict=True):
         columns[position] = array
@@ -87,16 +83,39 @@ async def read_scattered(
     )
 
 
-def _decode(
-    path: str, split: Split, plan: ReadPlan | None, located: Located, data: Bytes, more: list[Bytes]
-) -> tuple[list[pa.Array], pa.RecordBatch | ReadPlan | None] | None:
-    try:
-        arrays = split.rows.decode(located, data)
-    except (PilumError, *DAMAGE):
-        arrays = None  # reading page by page finds out what is wrong
-    if arrays is None:
+def scattered_now(
+    reader: FileReader, resolved: ResolvedProjection, rows: npt.NDArray[np.int64]
+) -> pa.RecordBatch | None:
+    """The same where all columns are read in one go and nothing is waited for; None if `read_scattered` is to do it.
+
+    A dozen coroutines less: a quarter of the time of a take of few rows.
+    """
+    step = _locate(reader, resolved, rows)
+    if step is None:
         return None
-    return arrays, None if plan is None else decode_batch(path, plan, more)
+    split, located = step
+    if split.rest is not None or located.nbytes > _OFFLOAD_BYTES:
+        return None
+    data = reader.store.joined_now(reader.path, located.spans)
+    arrays = None if data is None else _decode(split, located, data)
+    return None if arrays is None else pa.RecordBatch.from_arrays(arrays, schema=resolved.arrow)
+
+
+def _locate(
+    reader: FileReader, resolved: ResolvedProjection, rows: npt.NDArray[np.int64]
+) -> tuple[Split, Located] | None:
+    if len(rows) < _FEW_ROWS_OF_ONE and sum([len(column.pages) for column in resolved.columns]) < 2:
+        return None  # one page is read as quickly on its own
+    split = _split(reader, resolved)
+    located = None if split is None else split.rows.locate(rows, reader.store.block_size)
+    return None if split is None or located is None else (split, located)
+
+
+def _decode(split: Split, located: Located, data: Bytes) -> list[pa.Array] | None:
+    try:
+        return split.rows.decode(located, data)
+    except (PilumError, *DAMAGE):
+        return None  # reading page by page finds out what is wrong
 
 
 def _split(reader: FileReader, resolved: ResolvedProjection) -> Split | None:

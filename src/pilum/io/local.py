@@ -97,15 +97,17 @@ class LocalStore(Store):
 
     async def get_joined(self, path: str, spans: npt.NDArray[np.int64], *, who: str = "") -> Bytes:
         total = int((spans[1] - spans[0]).sum())
-        # A trace wants the time of each request.
-        if total <= _BATCH and spans[0, 0] >= 0 and TRACE.get() is None:
-            if total > _LARGE and isinstance(current_runtime(), LoopRuntime):
-                found = await current_runtime().offload(self._get_joined, path, spans, total)
-            else:
-                found = self._get_joined(path, spans, total)
+        if _LARGE < total <= _BATCH and spans[0, 0] >= 0 and TRACE.get() is None:
+            found = await self._off_loop(self._get_joined, path, spans, total)
             if found is not None:
                 return found
         return await super().get_joined(path, spans, who=who)
+
+    def joined_now(self, path: str, spans: npt.NDArray[np.int64]) -> Bytes | None:
+        # A trace wants the time of each request.
+        if spans[0, 0] < 0 or TRACE.get() is not None or (total := int((spans[1] - spans[0]).sum())) > _LARGE:
+            return None
+        return self._get_joined(path, spans, total)
 
     def _get_joined(self, path: str, spans: npt.NDArray[np.int64], total: int) -> Bytes | None:
         try:

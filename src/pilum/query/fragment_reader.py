@@ -224,6 +224,10 @@ class FragmentReader:
             return (await self._only.read_decoded(start, stop))[0]
         return (await self._merged(range(start, stop), stop - start)).column(0)
 
+    def take_now(self, offsets: npt.NDArray[np.int64]) -> pa.RecordBatch | None:
+        """`take` if nothing has to be waited for; None if it is to be awaited."""
+        return self._only.take_now(offsets) if isinstance(self._only, FileReader) else None
+
     async def take(self, offsets: npt.NDArray[np.int64]) -> pa.RecordBatch:
         """The rows at sorted, distinct physical offsets as one batch."""
         if self._only is not None:

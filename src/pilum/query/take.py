@@ -183,18 +183,22 @@ async def take_addresses(snapshot: Snapshot, addresses: U64, schema: Schema) -> 
 
     async def read(group: _Group) -> pa.RecordBatch:
         offsets = group.offsets
-        reader = await FragmentReader.open(snapshot, group.fragment, schema, len(offsets))
+        reader = FragmentReader.known(snapshot, group.fragment, schema)
+        if reader is None:
+            reader = await FragmentReader.open(snapshot, group.fragment, schema, len(offsets))
+        elif (batch := reader.take_now(offsets)) is not None:
+            return batch
         first, last = int(offsets[0]), int(offsets[-1])
         if last - first + 1 == len(offsets):
             return await reader.read(first, last + 1)
         return await reader.take(offsets)
 
-    if len(groups) == 1:
-        batches = [await read(groups[0])]
+    # Waking a second thread costs as much as reading a few rows of twenty fragments.
+    most = _CHUNK_BYTES * len(groups) / (schema.row_bytes * len(wanted))
+    chunk = max(1, min(_CHUNK, int(most)))
+    if len(groups) == 1 or (len(groups) <= chunk and not snapshot.suspends):
+        batches = [await read(group) for group in groups]
     else:
-        # Waking a second thread costs as much as reading a few rows of twenty fragments.
-        most = _CHUNK_BYTES * len(groups) / (schema.row_bytes * len(wanted))
-        chunk = max(1, min(_CHUNK, int(most)))
         stream: AsyncGenerator[pa.RecordBatch, None] = current_runtime().map_ordered(
             read,
             groups,

@@ -100,12 +100,19 @@ class Case:
 
     Args:
         goal: the ratio to reach.
-        run: called with the dataset, the module and the turn; returns what must be equal.
+        run: called with the dataset, the module and what is given; returns what must be equal.
         data: the table, by the name of its folder.
+        given: what the call is given, made of the dataset and the number of the turn; not timed.
     """
 
-    def __init__(self, goal: float, run: Callable[[Any, Any, int], Any], data: str = "rows") -> None:
-        self.goal, self.run, self.data = goal, run, data
+    def __init__(
+        self,
+        goal: float,
+        run: Callable[[Any, Any, Any], Any],
+        data: str = "rows",
+        given: Callable[[Any, int], Any] = lambda ds, turn: turn,
+    ) -> None:
+        self.goal, self.run, self.data, self.given = goal, run, data, given
 
 
 def _digest(table: Any) -> list[Any]:
@@ -123,22 +130,28 @@ def _filter(text: str, columns: list[str] | None) -> Callable[[Any, Any, int], A
     return lambda ds, _, turn: ds.to_table(filter=text, columns=columns)
 
 
-def _take(count: int, columns: list[str] | None) -> Callable[[Any, Any, int], Any]:
-    def run(ds: Any, module: Any, turn: int) -> Any:
-        rows = np.random.default_rng(turn + 10).integers(0, ds.count_rows(), count)
-        return ds.take(rows.tolist(), columns=columns)
-
-    return run
+def _take(columns: list[str] | None) -> Callable[[Any, Any, list[int]], Any]:
+    return lambda ds, _, rows: ds.take(rows, columns=columns)
 
 
-def _nearest(ds: Any, module: Any, turn: int) -> Any:
-    query = np.random.default_rng(turn + 100).standard_normal(DIMENSION).astype(np.float32)
+def _positions(count: int) -> Callable[[Any, int], list[int]]:
+    def given(ds: Any, turn: int) -> list[int]:
+        return np.random.default_rng(turn + 10).integers(0, ds.count_rows(), count).tolist()
+
+    return given
+
+
+def _query(ds: Any, turn: int) -> Any:
+    return np.random.default_rng(turn + 100).standard_normal(DIMENSION).astype(np.float32)
+
+
+def _nearest(ds: Any, module: Any, query: Any) -> Any:
     nearest: dict[str, Any] = {"column": "vec", "q": query, "k": 10}
     return ds.to_table(columns=["id", "_distance"], nearest=nearest).column("id").to_pylist()
 
 
-def _opened(run: Callable[[Any, Any, int], Any]) -> Callable[[Any, Any, int], Any]:
-    return lambda ds, module, turn: run(module.dataset(ds.uri), module, turn)
+def _opened(run: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    return lambda ds, module, given: run(module.dataset(ds.uri), module, given)
 
 
 def _batches(ds: Any, module: Any, turn: int) -> Any:
@@ -157,7 +170,7 @@ def _write(ds: Any, module: Any, turn: int) -> Any:
 CASES: dict[str, Case] = {
     **{
         f"nearest, {size:,} rows a fragment{', cold' if cold else ''}": Case(
-            4.0 if size == 500 else 2.5, _opened(_nearest) if cold else _nearest, f"vectors_{size}"
+            4.0 if size == 500 else 2.5, _opened(_nearest) if cold else _nearest, f"vectors_{size}", _query
         )
         for size in (500, 2000, 8000, 50_000)
         for cold in (False, True)
@@ -168,10 +181,10 @@ CASES: dict[str, Case] = {
     "filter id = n": Case(1.0, _filter("id = 777777", None)),
     "filter range of two": Case(1.0, _filter("f > 1.5 and id < 700000", ["id", "name"])),
     "filter LIKE prefix": Case(1.0, _filter("name like 'user-00f%'", ["id", "name"])),
-    "take 1": Case(3.0, _take(1, None)),
-    "take 100": Case(2.0, _take(100, None)),
-    "take 1000": Case(2.0, _take(1000, None)),
-    "take 100 vectors": Case(2.0, _take(100, ["vec"]), "vectors_50000"),
+    "take 1": Case(3.0, _take(None), given=_positions(1)),
+    "take 100": Case(2.0, _take(None), given=_positions(100)),
+    "take 1000": Case(2.0, _take(None), given=_positions(1000)),
+    "take 100 vectors": Case(2.0, _take(["vec"]), "vectors_50000", _positions(100)),
     "batches of 8192": Case(1.2, _batches),
     "count filtered": Case(1.5, lambda ds, _, turn: ds.count_rows("small < 10")),
     "write 1 M rows": Case(1.0, _write, "table"),
@@ -214,8 +227,9 @@ def worker(engine: str, folder: Path, cpu: bool) -> None:
                 if case.data == "table"
                 else module.dataset(folder / f"{case.data}.lance")
             )
+        given = case.given(opened[case.data], job["turn"])
         started = clock()
-        result = case.run(opened[case.data], module, job["turn"])
+        result = case.run(opened[case.data], module, given)
         elapsed = clock() - started
         if hasattr(result, "schema"):
             result = _digest(result)

@@ -71,6 +71,8 @@ class Reading(Handle):
 
     async def count_rows(self, filter: Any = None) -> int:
         """Number of rows, or of rows that match a filter; without a filter nothing is read."""
+        if filter is None:
+            return self.snapshot.manifest.num_rows
         request = scan_request(self.snapshot.manifest.schema, columns=[], filter=filter)
         return await AsyncLanceScanner(self.snapshot, request).count_rows()
 

@@ -46,7 +46,7 @@ class MemoryStore(Store):
 
     suspends = False
     io_parallelism = 64
-    block_size = 4096
+    block_size = 0
 
     def __init__(self, name: str | None = None) -> None:
         if name is None:

@@ -185,7 +185,7 @@ class WriterVersion:
     build_metadata: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Manifest:
     """The complete state of a table at one version.
 

@@ -15,6 +15,7 @@ from pilum.errors import CorruptFileError, NotFoundError, StoreError, Unsupporte
 from pilum.file.late import prepare
 from pilum.io import LocalStore, Store
 from pilum.table import locations, transaction
+from pilum.table.alive import find_alive, note_alive
 from pilum.table.external import newest_item, settle
 from pilum.table.hidden import hides_any_lineage, with_hidden_lineage
 from pilum.table.hint import parse_hint, read_hint
@@ -257,19 +258,23 @@ async def load_version(
             continue
         where = f"{store.uri}/{path}"
         content = bytes(data)
+        alive = find_alive(store.uri, version, content)
+        if alive is not None:
+            locations.note_bases(store, alive[0].base_paths)
+            return VersionFile(*alive, path)
         parsed: ManifestFile = parse_manifest_file(content, where, lazy=lazy)
         if parsed.manifest.version != version:
             raise CorruptFileError(
                 f"{where} is named version {version} but holds version {parsed.manifest.version}"
             )
         manifest = parsed.manifest
-        if manifest.base_paths:
-            locations.note_bases(store, manifest.base_paths)
+        locations.note_bases(store, manifest.base_paths)
         if not has_trusted_counts(manifest):
             manifest = await with_counts(store, manifest)
         if hides_any_lineage(manifest):
             manifest = await with_hidden_lineage(store, manifest)
         manifest.note_bytes(content)
+        note_alive(store.uri, manifest, parsed.transaction)
         return VersionFile(manifest, parsed.transaction, path)
     if await settle(store, version):
         return await load_version(store, version, scheme)

@@ -96,7 +96,7 @@ def scattered_now(
     split, located = step
     if split.rest is not None or located.nbytes > _OFFLOAD_BYTES:
         return None
-    data = reader.store.joined_now(reader.path, located.spans)
+    data = reader.store.joined_now(reader.path, located.spans, located.nbytes)
     arrays = None if data is None else _decode(split, located, data)
     return None if arrays is None else pa.RecordBatch.from_arrays(arrays, schema=resolved.arrow)
 

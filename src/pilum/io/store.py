@@ -162,14 +162,14 @@ class Store:
                 bytes apart.
             who: what the bytes are for.
         """
-        found = self.joined_now(path, spans)
+        found = self.joined_now(path, spans, int((spans[1] - spans[0]).sum()))
         if found is not None:
             return found
         pieces = await self.get_ranges(path, list(zip(*spans.tolist(), strict=True)), who=who)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def joined_now(self, path: str, spans: npt.NDArray[np.int64]) -> Bytes | None:
-        """`get_joined` where it is quick and waits for nothing; None if it is to be awaited.
+    def joined_now(self, path: str, spans: npt.NDArray[np.int64], total: int) -> Bytes | None:
+        """`get_joined` of ``total`` bytes where it is quick and waits for nothing; None if it is to be awaited.
 
         Raises:
             StoreError: there is no such object, or it cannot be read.

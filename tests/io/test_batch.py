@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pilum import jit
 from pilum.errors import NotFoundError, StoreError
-from pilum.io import LocalStore, MemoryStore, Store, run, trace
+from pilum.io import LocalStore, MemoryStore, Store, batch, run, trace
 from pilum.io.batch import _KERNEL
 
 
@@ -116,3 +120,93 @@ def test_the_same_range_of_many_objects(store: Store, start: int, end: int) -> N
 def test_errors_of_the_same_range(store: Store, bad: str, error: type[Exception], end: int) -> None:
     with pytest.raises(error):
         get_stack(store, ["a1", bad, "a2"], 0, end)
+
+
+class Disk:
+    """The functions of the C library that the loops call, and a clock: a read takes 10 µs, or a millisecond of what
+    nobody has asked for before."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.now = 0
+        self.asked: list[tuple[str, int, int]] = []
+        for name in ("c_open", "c_pread", "c_close", "c_fadvise", "c_clock"):
+            monkeypatch.setattr(batch, name, getattr(self, name), raising=True)
+
+    def c_open(self, name: int, flags: int) -> int:
+        try:
+            return os.open(self.folder / ctypes.string_at(int(name)).decode(), flags)
+        except OSError:
+            return -1
+
+    def c_pread(self, descriptor: int, address: int, size: int, offset: int) -> int:
+        data = os.pread(descriptor, size, offset)
+        ctypes.memmove(int(address), data, len(data))
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        self.now += 10_000 if (name, offset, size) in self.asked else 1_000_000
+        return len(data)
+
+    def c_close(self, descriptor: int) -> int:
+        os.close(descriptor)
+        return 0
+
+    def c_fadvise(self, descriptor: int, offset: int, size: int, advice: int) -> int:
+        assert advice == os.POSIX_FADV_WILLNEED
+        self.asked.append((os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")), offset, size))
+        return 0
+
+    def c_clock(self, clock: int, address: int) -> int:
+        assert clock == time.CLOCK_MONOTONIC
+        ctypes.memmove(int(address), struct.pack("<qq", *divmod(self.now, 1_000_000_000)), 16)
+        return 0
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    for k in range(5):
+        (tmp_path / f"f{k}").write_bytes(bytes([k]) * 400_000)
+    return Disk(tmp_path, monkeypatch)
+
+
+def test_after_one_wait_for_the_disk_the_other_ranges_are_asked_for_at_once(disk: Disk) -> None:
+    descriptor = os.open(disk.folder / "f3", os.O_RDONLY)
+    starts, sizes = np.array([0, 1000, 5000, 50_000]), np.array([10, 20, 200_000, 30])
+    out, targets = np.zeros(200_060, np.uint8), np.array([0, 10, 30, 200_030])
+    assert batch.read_pieces_numba(descriptor, starts, sizes, out, targets, np.empty(2, np.int64)) == 1
+    os.close(descriptor)
+    assert (out == 3).all()
+    assert disk.asked == [
+        ("f3", 1000, 20),
+        ("f3", 50_000, 30),
+    ]  # of long ranges the system reads ahead by itself
+    assert disk.now < 2_100_000
+
+
+def test_after_one_wait_for_the_disk_the_other_files_are_asked_for_at_once(disk: Disk) -> None:
+    names = np.frombuffer(b"f1\0f2\0nope\0f4\0", np.uint8)
+    sizes, got = np.full(4, 100), np.empty(4, np.int64)
+    out, targets = np.zeros(400, np.uint8), np.arange(0, 400, 100)
+    before = len(os.listdir("/proc/self/fd"))
+    batch.read_files_numba(
+        names, np.array([0, 3, 6, 11]), np.zeros(4, np.int64), sizes, out, targets, got, np.empty(2, np.int64)
+    )
+    assert got.tolist() == [100, 100, -1, 100]
+    assert out.reshape(4, 100)[:, 0].tolist() == [1, 2, 0, 4]
+    assert disk.asked == [("f2", 0, 100), ("f4", 0, 100)]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_files_that_are_not_in_memory(tmp_path: Path) -> None:
+    if not jit.enabled() or _KERNEL.load() is None:
+        pytest.skip("Numba is not available")
+    paths = []
+    for k in range(30):
+        (tmp_path / f"f{k}").write_bytes(bytes([k]) * 100_000)
+        paths.append(os.fsencode(tmp_path / f"f{k}"))
+        descriptor = os.open(paths[-1], os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+    found = batch.read_files(paths, list(range(30)), [90_000] * 30)
+    assert found is not None
+    assert [bytes(piece) for piece in found if piece is not None] == [bytes([k]) * 90_000 for k in range(30)]

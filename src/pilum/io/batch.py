@@ -8,6 +8,10 @@ compiled loop: one hand-over for the batch (42 ms on one thread, 24 ms on two).
     paths     file names, each ended by a zero byte, back to back
     out       the ranges, back to back at multiples of 64
 
+What the system has in memory is copied one by one.  A read that has to wait for the disk tells that the others will,
+too; then the system is asked for all of them at once, which a disk answers much sooner (a take of 100 rows: 10 ms
+instead of 44).
+
 What fails, for whatever reason, is left to the caller, who reads it again the ordinary way and so gets the ordinary
 error.  Linux only: elsewhere `open` cannot be called like a function of two arguments on every platform.
 """
@@ -29,11 +33,19 @@ from pilum.jit import Kernel
 __all__ = ["read_files", "read_joined", "read_pieces", "read_stack"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+_MONOTONIC = 1
+_WILL_NEED = 3
+_SECOND = 1_000_000_000
+# A read that takes so many nanoseconds, and half of one for each byte, has waited for the disk.
+_SLOW = 30_000
+_SMALL = 128 << 10
 
 # The C functions exist in the compiled loop only (see `Kernel`, externals).
 c_open: Any = None
 c_pread: Any = None
 c_close: Any = None
+c_fadvise: Any = None
+c_clock: Any = None
 
 
 def read_files(
@@ -58,7 +70,9 @@ def read_files(
     targets = np.cumsum(space) - space
     out = allocate(int(space.sum()))
     got = np.empty(len(paths), np.int64)
-    kernel(names, _begins(names), np.array(starts, np.int64), wanted, out, targets, got)
+    kernel(
+        names, _begins(names), np.array(starts, np.int64), wanted, out, targets, got, np.empty(2, np.int64)
+    )
     if bool((got == wanted).all()):
         return [out[at : at + size] for at, size in zip(targets.tolist(), sizes, strict=True)]
     return [
@@ -88,7 +102,7 @@ def read_pieces(descriptor: int, pieces: Sequence[tuple[int, int]]) -> list[Byte
         return None
     targets = np.cumsum(space) - space
     out = allocate(total)
-    if not kernel(descriptor, np.ascontiguousarray(edges[:, 0]), wanted, out, targets):
+    if not kernel(descriptor, np.ascontiguousarray(edges[:, 0]), wanted, out, targets, np.empty(2, np.int64)):
         return None
     ends = (targets + wanted).tolist()
     return [out[low:high] for low, high in zip(targets.tolist(), ends, strict=True)]
@@ -107,11 +121,14 @@ def read_joined(descriptor: int, starts: npt.NDArray[np.int64], sizes: npt.NDArr
     if kernel is None:
         return None
     out = allocate(total)
-    return out if kernel(descriptor, starts, sizes, out, ends - sizes) else None
+    return out if kernel(descriptor, starts, sizes, out, ends - sizes, np.empty(2, np.int64)) else None
 
 
-def read_pieces_numba(descriptor: int, starts: Any, sizes: Any, out: Bytes, targets: Any) -> int:
-    memory = out.ctypes.data
+def read_pieces_numba(descriptor: int, starts: Any, sizes: Any, out: Bytes, targets: Any, clock: Any) -> int:
+    memory, moment = out.ctypes.data, clock.ctypes.data
+    waits = False
+    c_clock(_MONOTONIC, moment)
+    before = clock[0] * _SECOND + clock[1]
     for k in range(starts.size):
         done = 0
         while done < sizes[k]:
@@ -119,6 +136,15 @@ def read_pieces_numba(descriptor: int, starts: Any, sizes: Any, out: Bytes, targ
             if more <= 0:
                 return 0
             done += more
+        if not waits:
+            c_clock(_MONOTONIC, moment)
+            after = clock[0] * _SECOND + clock[1]
+            waits = after - before > _SLOW + sizes[k] // 2
+            before = after
+            if waits:
+                for j in range(k + 1, starts.size):
+                    if sizes[j] <= _SMALL:  # of larger ones the system reads ahead by itself
+                        c_fadvise(descriptor, starts[j], sizes[j], _WILL_NEED)
     return 1
 
 
@@ -145,7 +171,7 @@ def read_stack(paths: bytes, count: int, start: int, end: int) -> Stack | None:
     out = allocate(stride * count)
     got = np.empty(count, np.int64)
     sizes, targets = np.full(count, size, np.int64), np.arange(0, stride * count, stride, dtype=np.int64)
-    kernel(names, begins, np.full(count, start, np.int64), sizes, out, targets, got)
+    kernel(names, begins, np.full(count, start, np.int64), sizes, out, targets, got, np.empty(2, np.int64))
     return Stack(out, stride, size, count) if bool((got == size).all()) else None
 
 
@@ -158,33 +184,54 @@ def _begins(names: Bytes) -> Any:
 
 
 def read_files_numba(
-    names: Bytes, begins: Any, starts: Any, sizes: Any, out: Bytes, targets: Any, got: Any
+    names: Bytes, begins: Any, starts: Any, sizes: Any, out: Bytes, targets: Any, got: Any, clock: Any
 ) -> None:
     name = names.ctypes.data
-    memory = out.ctypes.data
+    memory, moment = out.ctypes.data, clock.ctypes.data
+    waits = False
     for k in range(begins.size):
+        if waits:
+            descriptor = got[k]  # opened already
+        else:
+            descriptor = c_open(name + begins[k], _FLAGS)
         got[k] = -1
-        descriptor = c_open(name + begins[k], _FLAGS)
-        if descriptor >= 0:
-            done = 0
-            while done < sizes[k]:
-                more = c_pread(descriptor, memory + targets[k] + done, sizes[k] - done, starts[k] + done)
-                if more <= 0:
-                    break
-                done += more
-            c_close(descriptor)
-            got[k] = done
+        if descriptor < 0:
+            continue
+        done = 0
+        c_clock(_MONOTONIC, moment)
+        before = clock[0] * _SECOND + clock[1]
+        while done < sizes[k]:
+            more = c_pread(descriptor, memory + targets[k] + done, sizes[k] - done, starts[k] + done)
+            if more <= 0:
+                break
+            done += more
+        c_close(descriptor)
+        got[k] = done
+        c_clock(_MONOTONIC, moment)
+        if not waits and clock[0] * _SECOND + clock[1] - before > _SLOW + sizes[k] // 2:
+            waits = True
+            for j in range(k + 1, begins.size):
+                got[j] = c_open(name + begins[j], _FLAGS)
+                if got[j] >= 0:
+                    c_fadvise(got[j], starts[j], sizes[j], _WILL_NEED)
 
 
+_EXTERNALS = {
+    "c_open": "i4 open(p, i4)",
+    "c_pread": "p pread(i4, p, p, i8)",
+    "c_close": "i4 close(i4)",
+    "c_fadvise": "i4 posix_fadvise(i4, i8, i8, i4)",
+    "c_clock": "i4 clock_gettime(i4, p)",
+}
 _KERNEL = Kernel(
     read_files_numba,
-    "void(r.u1, r.i8, r.i8, r.i8, u1, r.i8, i8)",
+    "void(r.u1, r.i8, r.i8, r.i8, u1, r.i8, i8, i8)",
     small=64 << 10,
-    externals={"c_open": "i4 open(p, i4)", "c_pread": "p pread(i4, p, p, i8)", "c_close": "i4 close(i4)"},
+    externals=_EXTERNALS,
 )
 _PIECES = Kernel(
     read_pieces_numba,
-    "i8(=i4, r.i8, r.i8, u1, r.i8)",
+    "i8(=i4, r.i8, r.i8, u1, r.i8, i8)",
     small=0,
-    externals={"c_pread": "p pread(i4, p, p, i8)"},
+    externals={name: one for name, one in _EXTERNALS.items() if name not in ("c_open", "c_close")},
 )

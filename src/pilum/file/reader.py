@@ -25,14 +25,13 @@ from pilum import arrays
 from pilum.encoding import Decoded, Range, Rows
 from pilum.errors import CorruptFileError, InvalidInputError, PilumError
 from pilum.file import stream
-from pilum.file.in_flight import wait_for
 from pilum.file.late import prepare
 from pilum.file.metadata import Column, FileMetadata, keep_bytes, load_metadata, metadata_of_body, relocated
+from pilum.file.page_metadata import load_pages
 from pilum.file.plan import (
     DAMAGE,
     ReadPlan,
     ResolvedProjection,
-    damaged_page,
     decode_batch,
     decode_pages,
     scaled,
@@ -40,7 +39,7 @@ from pilum.file.plan import (
     schedule,
 )
 from pilum.file.rows import Selection, check_rows
-from pilum.file.scattered import FEW_ROWS, Split, read_scattered, scattered_now
+from pilum.file.scattered import Split, read_scattered, scattered_now
 from pilum.io import Bytes, Store, current_runtime
 from pilum.io.ordered import drive
 from pilum.schema import Schema, column_indices, is_descriptor
@@ -53,11 +52,6 @@ __all__ = ["FileReader"]
 
 # Decoding more bytes than this leaves the event loop for the pool.
 OFFLOAD_BYTES = 256 << 10
-# Over a network a page up to this size comes with its metadata, however few of its rows are wanted, and up to the
-# larger size if all of them are: a further round trip would take longer.
-_SMALL_PAGE = 256 << 10
-WHOLE_PAGE = 8 << 20
-_MORE_PAGES = 256 << 10  # bytes of metadata of pages that are read for the next take
 _MAX_PROJECTIONS = 8
 _MAX_PLANS = 64
 
@@ -199,7 +193,7 @@ class FileReader:
             found.append(next(pieces, None))
         return found if any(piece is not None for piece in found) else None
 
-    def _keep(self, ranges: list[Range], buffers: list[Bytes]) -> None:
+    def keep(self, ranges: list[Range], buffers: list[Bytes]) -> None:
         """Keep bytes of whole pages: in the session, or here until the next are kept."""
         kept = [(low, high, data) for (low, high), data in zip(ranges, buffers, strict=True)]
         files = self.cache.files if self.cache is not None else None
@@ -268,7 +262,7 @@ class FileReader:
         """Load the page metadata of the projected columns (of the pages that hold ``rows``; all by default)."""
         resolved = self._known_projection(projection) or await self._projection(self._schema_of(projection))
         for part in (range(self.num_rows),) if rows is None else rows:
-            await self._initialise(resolved, part)
+            await load_pages(self, resolved, part)
         return resolved
 
     # -- reading ----------------------------------------------------------------------------------------
@@ -292,7 +286,7 @@ class FileReader:
             return pa.RecordBatch.from_arrays(
                 [arrays.empty(f.type) for f in resolved.arrow], schema=resolved.arrow
             )
-        await self._initialise(resolved, wanted)
+        await load_pages(self, resolved, wanted)
         found = await read_scattered(self, resolved, wanted)
         return await self.execute(self.schedule(resolved, wanted)) if found is None else found
 
@@ -327,7 +321,7 @@ class FileReader:
         resolved = self._known_projection(None) or await self._projection(None)
         if plan is None or plan.projection is not resolved:
             wanted = check_rows(range(start, stop), self.num_rows)
-            await self._initialise(resolved, wanted)
+            await load_pages(self, resolved, wanted)
             plan = self.schedule(resolved, wanted)
             if resolved is container.projections.get(key[0]) or resolved is container.alike.get(key[0]):
                 if len(container.plans) >= _MAX_PLANS:
@@ -548,87 +542,6 @@ class FileReader:
             self.cache.put((self.store.uri, self.path, number), column, column.nbytes)
         return column
 
-    async def _initialise(self, resolved: ResolvedProjection, rows: Rows) -> None:
-        """Load the metadata of the pages that hold ``rows``; all columns in one round."""
-        missing = [
-            (leaf, column, number)
-            for leaf, column in enumerate(resolved.columns)
-            if not column.ready
-            for number in self._pages_to_load(column, scaled(rows, resolved.scales[leaf]))
-        ]
-        if not missing:
-            return
-        cache = self.cache
-        if cache is None or not self.store.suspends or self._body is not None:
-            await self._load_pages(resolved, rows, missing)
-            return
-        # Other units of the file want the same pages: each is asked for once.  A page is its own key, since readers
-        # that share it also see that it has been initialised.
-        running = {id(job[1].pages[job[2]]): job for job in missing}
-        waits = {key: found for key in running if (found := cache.in_flight.running(key)) is not None}
-        own = [job for key, job in running.items() if key not in waits]
-        if own:
-            with cache.in_flight.loading([id(column.pages[number]) for _, column, number in own]):
-                await self._load_pages(resolved, rows, own)
-        if waits:
-            for future in set(waits.values()):
-                await wait_for(future)
-            await self._initialise(resolved, rows)  # whoever loaded them may have failed
-
-    def _pages_to_load(self, column: Column, rows: Rows) -> list[int]:
-        """The pages whose metadata must be here, or all of them for scattered rows where no network is between.
-
-        The next take will want others, and a column that has them all reads rows of all in one pass.
-        """
-        numbers = column.uninitialised(rows)
-        if self.store.suspends or (isinstance(rows, range) and len(rows) > FEW_ROWS):
-            return numbers
-        missing = [number for number, page in enumerate(column.pages) if not page.initialised]
-        if len(numbers) >= max(2, len(column.pages) // 8):
-            return missing
-        wanted = [one for number in missing for one in column.pages[number].metadata_ranges()]
-        return missing if sum([high - low for low, high in wanted]) <= _MORE_PAGES else numbers
-
-    async def _load_pages(
-        self, resolved: ResolvedProjection, rows: Rows, missing: list[tuple[int, Column, int]]
-    ) -> None:
-        jobs: list[tuple[int, Column, int, int]] = []
-        ranges: list[Range] = []
-        ahead: list[Range] = []
-        pages: dict[int, list[int]] = {}
-        for leaf, column, number in missing:
-            wanted = column.pages[number].metadata_ranges()
-            jobs.append((leaf, column, number, len(wanted)))
-            ranges.extend(wanted)
-            pages.setdefault(leaf, []).append(number)
-        if self.store.suspends:
-            for leaf, numbers in pages.items():
-                ahead += _worth_reading(resolved.columns[leaf], numbers, scaled(rows, resolved.scales[leaf]))
-        if sum([high - low for low, high in ahead]) > WHOLE_PAGE:
-            ahead = []
-        buffers = await self.fetch(ranges + ahead, who="page metadata")
-        if ahead:
-            self._keep(ahead, buffers[len(ranges) :])
-        at = 0
-        touched: dict[int, tuple[Column, int]] = {}
-        for leaf, column, number, size in jobs:
-            try:
-                column.pages[number].initialise(buffers[at : at + size])
-            except PilumError as error:
-                raise relocated(error, self.path, resolved.leaf_name(leaf), number) from None
-            except DAMAGE as error:
-                raise damaged_page(error, self.path, resolved, leaf, number) from error
-            at += size
-            touched[column.index] = (column, resolved.scales[leaf])
-        for column, scale in touched.values():
-            column.ready = all(page.initialised for page in column.pages)
-            if self.cache is not None:
-                whole = column.whole
-                whole.ready = column.ready
-                self.cache.put((self.store.uri, self.path, column.index), whole, whole.nbytes)
-            if self._body is not None and column.ready and column.whole is column:
-                self.metadata.container.keep_alike(column, scale, self._body)
-
     # -- schedule, fetch, decode ------------------------------------------------------------------------
 
     def schedule(self, resolved: ResolvedProjection, rows: Rows) -> ReadPlan:
@@ -653,18 +566,3 @@ class FileReader:
             low, high = ranges[0]
             return [await self.store.get(self.path, low, high, who=who)]
         return await self.store.get_ranges(self.path, ranges, who=who)
-
-
-def _worth_reading(column: Column, pages: list[int], rows: Rows) -> list[Range]:
-    """The pages of which all bytes are worth reading together with their metadata."""
-    extents = column.extents
-    wanted = [number for number in pages if extents[number][1] - extents[number][0] <= _SMALL_PAGE]
-    if len(wanted) < len(pages) and isinstance(rows, range):
-        starts = column.starts
-        wanted = [
-            number
-            for number in pages
-            if extents[number][1] - extents[number][0] <= _SMALL_PAGE
-            or (rows.start <= starts[number] and starts[number + 1] <= rows.stop)
-        ]
-    return [extents[number] for number in wanted if extents[number][0] < extents[number][1]]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pilum.file import FileReader
+from pilum.file.page_metadata import WHOLE_PAGE
 from pilum.file.plan import ReadPlan
-from pilum.file.reader import WHOLE_PAGE
 from pilum.io.ranges import merge_ranges
 from pilum.query.alike import known_range
 from pilum.query.fragment_reader import FragmentReader, fetched_whole

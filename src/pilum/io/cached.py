@@ -88,11 +88,7 @@ class CachedStore(Store):
         self.inner = inner
         self.disk: DiskCache = disk_cache(*settings)
         self._settings = settings
-        self.suspends = inner.suspends
-        self.lists = inner.lists
-        self.io_parallelism = inner.io_parallelism
-        self.block_size = inner.block_size
-        self.stats = inner.stats
+        self.take_after(inner)
         self.external = inner.external
 
     @property

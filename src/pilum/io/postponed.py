@@ -35,9 +35,9 @@ class PostponingStore(Store):
     """
 
     def __init__(self, store: Store, syncs: durable.Syncs | None = None) -> None:
-        # Not `Store.__init__`: requests are those of the store.
-        self.uri, self.stats, self.suspends = store.uri, store.stats, store.suspends
-        self.io_parallelism, self.block_size = store.io_parallelism, store.block_size
+        # Not `Store.__init__`, which makes what is needed for requests.
+        self.uri = store.uri
+        self.take_after(store)
         self._store = store
         self._tasks: list[asyncio.Future[None]] = []
         self._syncs = (syncs or durable.Syncs()) if isinstance(store, LocalStore) else None

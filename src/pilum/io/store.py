@@ -108,6 +108,11 @@ class Store:
         self.io_parallelism = config.io_parallelism(type(self).io_parallelism)
         self._scheduler = RequestScheduler(self.io_parallelism)
 
+    def take_after(self, other: Store) -> None:
+        """Be like the store that makes the requests of this one."""
+        self.suspends, self.lists, self.stats = other.suspends, other.lists, other.stats
+        self.io_parallelism, self.block_size = other.io_parallelism, other.block_size
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"
 

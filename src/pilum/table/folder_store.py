@@ -37,11 +37,7 @@ class FolderStore(Store):
         super().__init__(f"{parent.uri}/{folder}")
         self.parent = parent
         self.folder = folder
-        self.suspends = parent.suspends
-        self.io_parallelism = parent.io_parallelism
-        self.block_size = parent.block_size
-        self.stats = parent.stats
-        self.lists = parent.lists
+        self.take_after(parent)
         self.base_options = parent.base_options
         self.external = None if parent.external is None else parent.external.below(folder)
 

@@ -222,6 +222,21 @@ def test_results_that_need_more_room(start: int, taken: list[Any], monkeypatch: 
     assert taken[0] is not None
 
 
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float16(), pa.uint8(), pa.int64()])
+def test_vectors_in_one_page(kind: Any, tmp_path: Path, taken: list[Any]) -> None:
+    """Rows that are apart are where multiplying says; neighbours are joined."""
+    values = np.random.default_rng(0).integers(0, 100, ROWS * 512).astype(kind.to_pandas_dtype())
+    table = pa.table({"a": pa.FixedSizeListArray.from_arrays(pa.array(values, kind), 512)})
+    for store in (LocalStore(tmp_path), MemoryStore()):
+        _, path = write_memory(table.to_batches(), store=store, page_bytes=1 << 30)
+        opened = drive(FileReader.open(store, path))
+        resolved = drive(opened.initialise())
+        assert len(resolved.columns[0].pages) == 1
+        for rows in ([5], list(range(0, ROWS, 400)), [0, 1, 2, 3, 4, 5, 6, 7, 5000, 5999]):
+            assert_rows(read(opened, np.array(rows)), table, np.array(rows))
+    assert sum(arrays is not None for arrays in taken) == len(taken) == 4
+
+
 def test_too_much_for_one_pass(taken: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from pilum.encoding import scattered
 

@@ -170,9 +170,9 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 def test_after_one_wait_for_the_disk_the_other_ranges_are_asked_for_at_once(disk: Disk) -> None:
     descriptor = os.open(disk.folder / "f3", os.O_RDONLY)
-    starts, sizes = np.array([0, 1000, 5000, 50_000]), np.array([10, 20, 200_000, 30])
-    out, targets = np.zeros(200_060, np.uint8), np.array([0, 10, 30, 200_030])
-    assert batch.read_pieces_numba(descriptor, starts, sizes, out, targets, np.empty(2, np.int64)) == 1
+    spans = np.array([(0, 10), (1000, 1020), (5000, 205_000), (50_000, 50_030)])
+    out = np.zeros(200_060, np.uint8)
+    assert batch.read_pieces_numba(descriptor, spans, 1, out, np.empty(2, np.int64)) == 1
     os.close(descriptor)
     assert (out == 3).all()
     assert disk.asked == [

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pilum.encoding.arrow_blocks import aligned
 from pilum.encoding.assembly import assemble
 from pilum.encoding.blocks import Bytes
 from pilum.encoding.codecs.base import Ints
@@ -30,6 +31,7 @@ from pilum.schema.field import Field
 __all__ = ["Located", "ScatteredRows"]
 
 _MOST_BYTES = 64 << 20  # of spans, and of results
+_NOTHING: Ints = np.empty(0, np.int64)
 _ROOM = 64  # items a row, for a first try
 
 
@@ -37,7 +39,7 @@ class Located(NamedTuple):
     """Where rows lie in a file.
 
     Attributes:
-        spans: begin and end of what is to be read, ascending: an array of two rows.
+        spans: begin and end of what is to be read, ascending, a row each.
         nbytes: of all spans.
         table, used, places: of their chunks, see `kernels.pick_columns`.
         rows: their number.
@@ -51,6 +53,35 @@ class Located(NamedTuple):
     rows: int
 
 
+class Vectors(NamedTuple):
+    """The rows of a column that is nothing but vectors in one page: where they lie says multiplying.
+
+    Attributes:
+        base, stride: where the first row begins in the file, and bytes of each.
+        kind: Arrow type.
+    """
+
+    base: int
+    stride: int
+    kind: pa.DataType
+
+    def locate(self, rows: npt.NDArray[np.int64]) -> Located:
+        """Rows that are not to be joined."""
+        spans = np.empty((len(rows), 2), np.int64)
+        begins = rows * self.stride
+        begins += self.base
+        spans[:, 0] = begins
+        np.add(begins, self.stride, out=spans[:, 1])
+        return Located(spans, len(rows) * self.stride, _NOTHING, _NOTHING, _NOTHING, len(rows))
+
+    def array(self, count: int, data: Bytes) -> pa.Array:
+        """The rows, whose bytes are those of their items."""
+        items = count * self.kind.list_size
+        value = self.kind.value_type
+        child = pa.Array.from_buffers(value, items, [None, aligned(data, value.bit_width // 8)], 0)
+        return pa.Array.from_buffers(self.kind, count, [None], 0, children=[child])
+
+
 class ScatteredRows:
     """Reads scattered rows of some columns of one file.
 
@@ -59,7 +90,7 @@ class ScatteredRows:
         nbytes: memory held.
     """
 
-    __slots__ = ("_columns", "_row_bytes", "_tables", "nbytes", "positions")
+    __slots__ = ("_columns", "_row_bytes", "_tables", "_vectors", "nbytes", "positions")
 
     def __init__(self, columns: Sequence[tuple[Field, Sequence[PageDecoder]] | None]) -> None:
         """Of each column the top-level field and all of its pages, initialised; None does not take part."""
@@ -73,6 +104,12 @@ class ScatteredRows:
                 self._columns.append(made)
         self._tables = builder.tables()
         self._row_bytes = 64 * max(1, len(self._columns))  # of results, learnt from takes
+        self._vectors: Vectors | None = None
+        if len(self._columns) == 1 and self._columns[0].items and len(self._tables.pages) == 1:
+            base = int(self._tables.pages[0, kernels.PAGE.index("base")])
+            self._vectors = Vectors(
+                base, int(self._tables.columns[0, kernels.COLUMN.index("width")]), self._columns[0].value
+            )
         self.nbytes = 1000 + sum([one.nbytes for one in self._tables])
 
     def locate(self, rows: npt.NDArray[np.int64], gap: int) -> Located | None:
@@ -88,6 +125,10 @@ class ScatteredRows:
             return None
         tables = self._tables
         count, columns = len(rows), len(self._columns)
+        if self._vectors is not None and (
+            count == 1 or int(np.diff(rows).min()) > 1 + gap // self._vectors.stride
+        ):
+            return self._vectors.locate(rows)
         rows = np.ascontiguousarray(rows)
         places = np.empty((columns, 2, count), np.int64)
         used = np.empty(columns + 1, np.int64)
@@ -106,9 +147,9 @@ class ScatteredRows:
                 return None
             room *= 4
         order = table[5, :number].argsort()
-        spans = np.empty((2, number), np.int64)
-        spans = spans[:, : int(lay_out(table, order, gap, spans))]
-        nbytes = int((spans[1] - spans[0]).sum())
+        spans = np.empty((number, 2), np.int64)
+        spans = spans[: int(lay_out(table, order, gap, spans))]
+        nbytes = int((spans[:, 1] - spans[:, 0]).sum())
         return Located(spans, nbytes, table, used, places, count) if nbytes <= _MOST_BYTES else None
 
     def decode(self, located: Located, data: Bytes) -> list[pa.Array] | None:
@@ -122,6 +163,8 @@ class ScatteredRows:
         count, columns = located.rows, len(self._columns)
         if len(data) != located.nbytes:
             return None
+        if self._vectors is not None and not len(located.used):
+            return [self._vectors.array(count, data)]
         kernel = kernels.PICK_COLUMNS.compiled
         if kernel is None:
             return None

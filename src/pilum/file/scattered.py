@@ -59,7 +59,7 @@ async def read_scattered(
     if plan is None and not reader.store.suspends and reader.body is None:
         data, more = await reader.store.get_joined(reader.path, located.spans, who="data"), []
     else:
-        ranges = list(zip(*located.spans.tolist(), strict=True))
+        ranges = [(start, end) for start, end in located.spans.tolist()]
         buffers = await reader.fetch(ranges if plan is None else ranges + plan.ranges)
         data = buffers[0] if len(ranges) == 1 else np.concatenate(buffers[: len(ranges)])
         more = buffers[len(ranges) :]

@@ -102,49 +102,52 @@ def read_pieces(descriptor: int, pieces: Sequence[tuple[int, int]]) -> list[Byte
         return None
     targets = np.cumsum(space) - space
     out = allocate(total)
-    if not kernel(descriptor, np.ascontiguousarray(edges[:, 0]), wanted, out, targets, np.empty(2, np.int64)):
+    if not kernel(descriptor, edges, ALIGN, out, np.empty(2, np.int64)):
         return None
     ends = (targets + wanted).tolist()
     return [out[low:high] for low, high in zip(targets.tolist(), ends, strict=True)]
 
 
-def read_joined(descriptor: int, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> Bytes | None:
+def read_joined(descriptor: int, spans: npt.NDArray[np.int64], total: int) -> Bytes | None:
     """The bytes of some ranges of an open file, back to back; None if there is no loop or one could not be read whole.
 
     Args:
         descriptor: of the file.
-        starts, sizes: of the ranges, none empty; the caller has bounded their sum.
+        spans: begin and end of each range, none empty.
+        total: the sum of their lengths, which the caller has bounded.
     """
-    ends = sizes.cumsum()
-    total = int(ends[-1])
     kernel = _PIECES.get(total) if sys.platform == "linux" else None
     if kernel is None:
         return None
     out = allocate(total)
-    return out if kernel(descriptor, starts, sizes, out, ends - sizes, np.empty(2, np.int64)) else None
+    return out if kernel(descriptor, spans, 1, out, np.empty(2, np.int64)) else None
 
 
-def read_pieces_numba(descriptor: int, starts: Any, sizes: Any, out: Bytes, targets: Any, clock: Any) -> int:
+def read_pieces_numba(descriptor: int, spans: Any, align: int, out: Bytes, clock: Any) -> int:
     memory, moment = out.ctypes.data, clock.ctypes.data
     waits = False
     c_clock(_MONOTONIC, moment)
     before = clock[0] * _SECOND + clock[1]
-    for k in range(starts.size):
+    at = 0
+    for k in range(spans.shape[0]):
+        start, size = spans[k, 0], spans[k, 1] - spans[k, 0]
         done = 0
-        while done < sizes[k]:
-            more = c_pread(descriptor, memory + targets[k] + done, sizes[k] - done, starts[k] + done)
+        while done < size:
+            more = c_pread(descriptor, memory + at + done, size - done, start + done)
             if more <= 0:
                 return 0
             done += more
+        at += (size + align - 1) // align * align
         if not waits:
             c_clock(_MONOTONIC, moment)
             after = clock[0] * _SECOND + clock[1]
-            waits = after - before > _SLOW + sizes[k] // 2
+            waits = after - before > _SLOW + size // 2
             before = after
             if waits:
-                for j in range(k + 1, starts.size):
-                    if sizes[j] <= _SMALL:  # of larger ones the system reads ahead by itself
-                        c_fadvise(descriptor, starts[j], sizes[j], _WILL_NEED)
+                for j in range(k + 1, spans.shape[0]):
+                    size = spans[j, 1] - spans[j, 0]
+                    if size <= _SMALL:  # of larger ones the system reads ahead by itself
+                        c_fadvise(descriptor, spans[j, 0], size, _WILL_NEED)
     return 1
 
 
@@ -231,7 +234,7 @@ _KERNEL = Kernel(
 )
 _PIECES = Kernel(
     read_pieces_numba,
-    "i8(=i4, r.i8, r.i8, u1, r.i8, i8)",
+    "i8(=i4, r.i8[2], =i8, u1, i8)",
     small=0,
     externals={name: one for name, one in _EXTERNALS.items() if name not in ("c_open", "c_close")},
 )

@@ -96,7 +96,7 @@ class LocalStore(Store):
         return self._get_merged(path, ranges, merged, who)
 
     async def get_joined(self, path: str, spans: npt.NDArray[np.int64], *, who: str = "") -> Bytes:
-        total = int((spans[1] - spans[0]).sum())
+        total = int((spans[:, 1] - spans[:, 0]).sum())
         if _LARGE < total <= _BATCH and spans[0, 0] >= 0 and TRACE.get() is None:
             found = await self._off_loop(self._get_joined, path, spans, total)
             if found is not None:
@@ -115,14 +115,13 @@ class LocalStore(Store):
         except (OSError, ValueError) as error:
             self._fail(error, path)
         try:
-            if total > _LARGE and int(spans[1, -1]) > os.fstat(descriptor).st_size:
+            if total > _LARGE and int(spans[-1, 1]) > os.fstat(descriptor).st_size:
                 return None
-            sizes = spans[1] - spans[0]
-            found = read_joined(descriptor, spans[0], sizes)
+            found = read_joined(descriptor, spans, total)
         finally:
             os.close(descriptor)
         if found is not None:
-            self.stats.note_each_read(sizes.tolist())
+            self.stats.note_each_read((spans[:, 1] - spans[:, 0]).tolist())
         return found
 
     async def get_many(self, requests: Sequence[Wanted], *, who: str = "") -> Pieces:

@@ -163,14 +163,14 @@ class Store:
 
         Args:
             path: the object's key.
-            spans: begins and ends, two rows of at least one column each: ascending, none empty, more than `block_size`
+            spans: begin and end of each range, a row each, at least one: ascending, none empty, more than `block_size`
                 bytes apart.
             who: what the bytes are for.
         """
-        found = self.joined_now(path, spans, int((spans[1] - spans[0]).sum()))
+        found = self.joined_now(path, spans, int((spans[:, 1] - spans[:, 0]).sum()))
         if found is not None:
             return found
-        pieces = await self.get_ranges(path, list(zip(*spans.tolist(), strict=True)), who=who)
+        pieces = await self.get_ranges(path, [(start, end) for start, end in spans.tolist()], who=who)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def joined_now(self, path: str, spans: npt.NDArray[np.int64], total: int) -> Bytes | None:

@@ -132,16 +132,16 @@ def lay_out_numba(table: Any, order: Any, gap: int, spans: Any) -> int:
     for k in range(order.size):
         one = order[k]
         begin, end = table[5, one], table[6, one]
-        if number == 0 or begin > spans[1, number - 1] + gap:
+        if number == 0 or begin > spans[number - 1, 1] + gap:
             if number > 0:
-                base += spans[1, number - 1] - spans[0, number - 1]
-            spans[0, number] = begin
-            spans[1, number] = end
+                base += spans[number - 1, 1] - spans[number - 1, 0]
+            spans[number, 0] = begin
+            spans[number, 1] = end
             number += 1
-        elif end > spans[1, number - 1]:
-            spans[1, number - 1] = end
-        table[1, one] = base + begin - spans[0, number - 1]
-        table[2, one] = base + end - spans[0, number - 1]
+        elif end > spans[number - 1, 1]:
+            spans[number - 1, 1] = end
+        table[1, one] = base + begin - spans[number - 1, 0]
+        table[2, one] = base + end - spans[number - 1, 0]
     return number
 
 

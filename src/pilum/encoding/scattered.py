@@ -179,7 +179,7 @@ class ScatteredRows:
             out = empty(size, np.uint8)
             numbers = empty(4 * room, np.int64)
             sizes, owners, of_chunk, in_chunk = [numbers[k * room : (k + 1) * room] for k in range(4)]
-            places = located.places.copy()  # the kernel changes them
+            places = located.places.copy()  # the kernel changes them, and may be called again
             good = kernel(
                 data, tables.columns, tables.pages, tables.first, tables.trailer, tables.counts, located.table,
                 located.used, places, tables.symbols, tables.symbol_sizes, tables.item_ends, tables.item_bytes,

@@ -104,7 +104,8 @@ def scattered_now(
 def _locate(
     reader: FileReader, resolved: ResolvedProjection, rows: npt.NDArray[np.int64]
 ) -> tuple[Split, Located] | None:
-    if len(rows) < _FEW_ROWS_OF_ONE and sum([len(column.pages) for column in resolved.columns]) < 2:
+    columns = resolved.columns
+    if len(columns) < 2 and len(rows) < _FEW_ROWS_OF_ONE and (not columns or len(columns[0].pages) < 2):
         return None  # one page is read as quickly on its own
     split = _split(reader, resolved)
     located = None if split is None else split.rows.locate(rows, reader.store.block_size)

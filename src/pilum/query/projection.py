@@ -42,24 +42,26 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """The columns to read and the columns to return, in order."""
+    """The columns to read and the columns to return, in order.
+
+    Attributes:
+        system: the system columns that outputs are made of, each once.
+    """
 
     read: Schema
     outputs: tuple[Output, ...]
     schema: pa.Schema
+    system: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _plain: bool = field(init=False, repr=False, compare=False)  # stored columns, as they are
 
     def __post_init__(self) -> None:
+        system = dict.fromkeys(output.system for output in self.outputs if output.system)
+        object.__setattr__(self, "system", tuple(system))
         paths = [output.path for output in self.outputs]
         plain = paths == [(field.name,) for field in self.read.fields]
         object.__setattr__(
             self, "_plain", plain and self.schema.equals(self.read.to_arrow(), check_metadata=True)
         )
-
-    @property
-    def system(self) -> tuple[str, ...]:
-        """The system columns that outputs are made of, each once."""
-        return tuple(dict.fromkeys(output.system for output in self.outputs if output.system))
 
     def extended(self, schema: Schema, columns: Mapping[str, str]) -> Projection:
         """With further output columns at the end: name -> a column of the table or a system column."""

@@ -72,12 +72,13 @@ def locate(live_counts: npt.NDArray[np.int64], positions: IndexArray) -> tuple[I
 
 def by_fragment(addresses: npt.NDArray[np.uint64]) -> Iterator[tuple[int, Any, npt.NDArray[np.int64]]]:
     """(fragment id, where in ``addresses`` its rows are, their physical offsets) for each fragment."""
+    if len(addresses) == 1:
+        address = int(addresses[0])
+        yield address >> 32, slice(0, 1), np.array([address & 0xFFFFFFFF])
+        return
     owners = addresses >> np.uint64(32)
     offsets = (addresses & np.uint64(0xFFFFFFFF)).astype(np.int64)
     if len(owners) == 0:
-        return
-    if len(owners) == 1:
-        yield int(owners[0]), slice(0, 1), offsets
         return
     if (owners[1:] >= owners[:-1]).all():
         edges = [0, *(np.flatnonzero(owners[1:] != owners[:-1]) + 1).tolist(), len(owners)]

@@ -150,12 +150,17 @@ class Snapshot:
             InvalidInputError: there is none.
             CorruptFileError: several fragments have the same id.
         """
-        found = self._by_id().get(fragment_id)
+        found = self.find_fragment(fragment_id)
         if found is None:
             raise InvalidInputError(
                 f"fragment {fragment_id} is not in version {self.manifest.version} of {self.store.uri}"
             )
-        return self.manifest.fragments[found]
+        return found
+
+    def find_fragment(self, fragment_id: int) -> Fragment | None:
+        """The fragment with this id, if there is one; errors as `fragment`."""
+        position = self._by_id().get(fragment_id)
+        return None if position is None else self.manifest.fragments[position]
 
     def has_fragment(self, fragment_id: int) -> bool:
         """Whether there is a fragment with this id."""

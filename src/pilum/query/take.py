@@ -99,7 +99,9 @@ async def addresses_of_positions(
     """Row addresses of live positions."""
     if len(positions) == 0:
         return np.empty(0, dtype=np.uint64)
-    low, high = int(positions.min()), int(positions.max())
+    low = high = int(positions[0])
+    if len(positions) > 1:
+        low, high = int(positions.min()), int(positions.max())
     if low < 0:
         raise OverflowError(f"row position {low} is negative")
     rows = _live_rows(snapshot, fragments)
@@ -215,11 +217,11 @@ async def take_addresses(snapshot: Snapshot, addresses: U64, schema: Schema) -> 
 def _group(snapshot: Snapshot, addresses: U64) -> list[_Group]:
     groups = []
     for owner, _, offsets in by_fragment(addresses):
-        if not snapshot.has_fragment(owner):
+        fragment = snapshot.find_fragment(owner)
+        if fragment is None:
             raise InvalidInputError(
                 f"row address {(owner << 32) + int(offsets[0])}: fragment {owner} is missing"
             )
-        fragment = snapshot.fragment(owner)
         if int(offsets[-1]) >= fragment.physical_rows:
             raise InvalidInputError(
                 f"row address {(owner << 32) + int(offsets[-1])} is past the {fragment.physical_rows} rows of "

@@ -394,9 +394,10 @@ def main() -> None:
                     found = measure_scripts(text, uri, 3 if number else arguments.rounds, number)
                 ratio = ratios[name] = found["reference"] / max(found["pilum"], 1e-9)
                 missed = "" if ratio >= goal else " missed"
+                wanted = f"{goal:.2f}" if goal else "-"
                 print(
                     f"| {name} | {found['pilum'] * scale:.2f} | {found['reference'] * scale:.2f} "
-                    f"| {ratio:.2f} | {f"{goal:.2f}" if goal else "–"}{missed} |",
+                    f"| {ratio:.2f} | {wanted}{missed} |",
                     flush=True,
                 )
         finally:

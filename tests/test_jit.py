@@ -236,3 +236,16 @@ if child == 0:
 print(os.waitpid(child, 0)[1])
 """
     assert run(code) == "0"
+
+
+def test_every_module_with_kernels_is_known() -> None:
+    """What `preload` does not know is never compiled beforehand."""
+    root = Path(jit.__file__).parent
+    declaring = {
+        path
+        for path in root.rglob("*.py")
+        if "Kernel(\n" in (text := path.read_text()) or "= Kernel(" in text
+    }
+    folder = Path(kernels.__file__).parent
+    assert {path.stem for path in declaring if path.parent == folder} == set(kernels.MODULES)
+    assert {path.name for path in declaring if path.parent != folder} == {"batch.py"}

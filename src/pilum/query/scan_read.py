@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pilum import arrays
+from pilum.encoding.kernels import flags
 from pilum.io import Bytes
 from pilum.query import fragment_batch, pruning
 from pilum.query.fragment_reader import FragmentReader, gather
@@ -145,7 +146,7 @@ async def select_rows(scan: Scan, group: UnitGroup, bodies: Bodies) -> Selection
             alive = await live_mask(snapshot, group)
         if alive is None or scan.request.include_deleted_rows:
             return Selection(None, None, False, alive)
-        rows = np.flatnonzero(alive)
+        rows = flags.positions(alive, int(np.count_nonzero(alive)))
         return Selection(rows, None, len(rows) <= _FEW * group.num_rows, alive)
     alive = None
     mask: Bools | None = None
@@ -176,10 +177,10 @@ async def select_rows(scan: Scan, group: UnitGroup, bodies: Bodies) -> Selection
             if left == 0:
                 return Selection(np.empty(0, np.int64), None, True, alive)
             if left <= _FEW * group.num_rows:
-                positions = np.flatnonzero(mask)
+                positions = flags.positions(mask, left)
                 held = arrays.take(held, positions)
-        elif not passed.all():
-            kept = np.flatnonzero(passed)
+        elif (left := int(np.count_nonzero(passed))) < len(passed):
+            kept = flags.positions(passed, left)
             positions = positions[kept]
             if len(kept) == 0:
                 return Selection(positions, None, True, alive)
@@ -187,7 +188,8 @@ async def select_rows(scan: Scan, group: UnitGroup, bodies: Bodies) -> Selection
     if positions is not None:
         return Selection(positions, held, True, alive)
     assert mask is not None
-    return Selection(None if mask.all() else np.flatnonzero(mask), held, False, alive)
+    left = int(np.count_nonzero(mask))
+    return Selection(None if left == len(mask) else flags.positions(mask, left), held, False, alive)
 
 
 async def _test(

@@ -12,8 +12,8 @@ from pilum.jit import Kernel, enabled
 __all__ = ["Kernel", "enabled", "preload"]
 
 MODULES = (
-    "bitpacking", "chunks", "distance", "fsst", "fsst_encode", "levels", "locate", "lookup", "lz4", "pick", "pick_lists", "ranges",
-    "runs", "transpose", "unzip", "utf8", "variable", "zstd",
+    "bitpacking", "chunks", "distance", "flags", "fsst", "fsst_encode", "levels", "locate", "lookup", "lz4", "pick",
+    "pick_columns", "pick_lists", "ranges", "runs", "transpose", "unzip", "utf8", "variable", "zstd",
 )  # fmt: skip
 
 if not TYPE_CHECKING:

@@ -36,7 +36,7 @@ def positions(mask: Bools, count: int) -> Ints:
     return found[:count]
 
 
-def positions_numba(words: Any, rest: Any, found: Any) -> int:
+def positions_numba(words: Any, rest: Any, found: Any) -> Any:
     number: Any = 0
     room = found.size - 8
     for w in range(words.size):
